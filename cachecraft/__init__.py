@@ -1,0 +1,75 @@
+"""cachecraft: decorate a function and its results are remembered, in memory or in Redis, right under every race.
+
+The house, from the top; imports point down only:
+
+    __init__          the public names
+    cli               the command ``cachecraft``
+    _api              ``Cache`` and the decorators with their types and documentation
+    _decorators       what ``cached``, ``invalidates`` and ``updates`` do to a function
+    _cache            a cache without its decorators: settings, namespaces, the work by hand
+    _wrappers         writes the wrapper of each function: a hit in memory in a few lines
+    _drivers          runs flows, for threads and for tasks: the only home of asyncio and of waiting
+    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, remote)
+    serializers       values to bytes and back
+    stats, keys       counters to read; keys to build by hand
+    _core             the thinking part: no I/O, no clock, no colour
+        local, flows  what happens in a call, for memory and for Redis, as generators that yield what may block
+        effects       the verbs they yield
+        flights       single flight: one load, and whoever joined it
+        calls         what a call means: call key, wire key, tags
+        keys          canonical identity of values; escaping, templates, globs
+        policy        durations, jitter, the options of one function
+        entry         what is stored, byte by byte, and whether it may be served
+        ports, tally, errors
+
+A call goes ``_wrappers`` (a hit ends here) -> ``_core`` flow -> ``_drivers`` -> ``backends``.
+"""
+
+from cachecraft import keys
+from cachecraft._api import Cache, cached, configure, invalidates, updates
+from cachecraft._core.entry import MISSING
+from cachecraft._core.errors import (
+    BackendError,
+    BackendTimeout,
+    CacheError,
+    ClosedError,
+    OptionError,
+    OptionTypeError,
+    PatternError,
+    TemplateError,
+    UnkeyableError,
+    UnserializableError,
+)
+from cachecraft._core.policy import COLD, HOT, MEDIUM, STATIC, Jitter, Policy
+from cachecraft._core.ports import Backend
+from cachecraft.serializers import Serializer
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "COLD",
+    "HOT",
+    "MEDIUM",
+    "MISSING",
+    "STATIC",
+    "Backend",
+    "BackendError",
+    "BackendTimeout",
+    "Cache",
+    "CacheError",
+    "ClosedError",
+    "Jitter",
+    "OptionError",
+    "OptionTypeError",
+    "PatternError",
+    "Policy",
+    "Serializer",
+    "TemplateError",
+    "UnkeyableError",
+    "UnserializableError",
+    "cached",
+    "configure",
+    "invalidates",
+    "keys",
+    "updates",
+]

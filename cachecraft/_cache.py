@@ -1,0 +1,505 @@
+"""A cache without its decorators: where entries are kept, under which namespace and defaults, and the work by hand.
+
+It opens nothing before it is first used, so a module can be decorated at import and configured later.
+"""
+
+from __future__ import annotations
+
+import os
+import random as _random
+import threading
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from inspect import Parameter, Signature, isawaitable
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+
+from cachecraft._core import flights
+from cachecraft._core.calls import Key, Subject, check_tag, prefix_of
+from cachecraft._core.effects import Flow
+from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
+from cachecraft._core.keys import escape_literal
+from cachecraft._core.policy import INHERIT, Duration, Jitter, Policy, jitter_of, seconds
+from cachecraft._core.ports import Function, Keeper
+from cachecraft._core.tally import Tally
+from cachecraft._core.templates import check_pattern
+from cachecraft._drivers import Crew, Driver
+from cachecraft.backends.local import LocalKeeper
+from cachecraft.backends.memory import Memory
+from cachecraft.serializers import MsgpackSerializer, Serializer
+from cachecraft.stats import Stats
+
+T = TypeVar("T")
+
+MEGABYTE: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a cache was told. Times are in seconds."""
+
+    url: str = "memory://"
+    namespace: str = ""
+    ttl: float = 3600.0
+    jitter: Jitter | None = Jitter()
+    enabled: bool = True
+    max_entries: int = 100_000
+    max_bytes: int | None = 256 * MEGABYTE
+    max_value_bytes: int = MEGABYTE
+    compress_above: int | None = 16 * 1024
+    compression: str = "zlib"
+    timeout: float = 0.25
+    connect_timeout: float = 0.5
+    pool_size: int = 32
+    on_failover: str = "flush"
+    serializer: Serializer | None = None
+    clock: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = _random.random
+
+    @classmethod
+    def of(cls, url: object, options: dict[str, Any]) -> Settings:
+        if not isinstance(url, str):
+            raise OptionTypeError(f"url={url!r} must be text such as 'memory://' or 'redis://localhost:6379/0'")
+        scheme = url.partition("://")[0]
+        if "://" not in url or scheme not in SCHEMES:
+            raise OptionError(f"url={url!r} has no scheme known here; there are {', '.join(f'{s}://' for s in SCHEMES)}")
+        settings = cls(url=url, **{name: value for name, value in options.items() if value is not INHERIT})
+        return replace(
+            settings,
+            ttl=seconds(settings.ttl, "ttl"),
+            jitter=jitter_of(settings.jitter),  # type: ignore[arg-type]  # INHERIT was left out above
+            timeout=seconds(settings.timeout, "timeout"),
+            connect_timeout=seconds(settings.connect_timeout, "connect_timeout"),
+        )._checked()
+
+    def _checked(self) -> Settings:
+        if not isinstance(self.namespace, str):
+            raise OptionTypeError(f"namespace={self.namespace!r} must be text")
+        for name in ("max_entries", "max_bytes", "max_value_bytes", "pool_size"):
+            value = getattr(self, name)
+            if value is None and name == "max_bytes":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise OptionTypeError(f"{name}={value!r} must be a whole number")
+            if value < 1:
+                raise OptionError(f"{name}={value!r} must be at least 1; to turn caching off give enabled=False")
+        if self.on_failover not in ("flush", "trust"):
+            raise OptionError(f"on_failover={self.on_failover!r} must be 'flush' or 'trust'")
+        if self.compression not in ("zlib", "zstd"):
+            raise OptionError(f"compression={self.compression!r} must be 'zlib' or 'zstd'")
+        return self
+
+
+SCHEMES: Final = ("memory", "redis", "rediss", "unix")
+
+_SETTINGS: Final = frozenset(Settings.__dataclass_fields__) - {"url"}
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(f"CACHECRAFT_{name}") or None
+
+
+def _switched_off() -> bool:
+    return (environment("ENABLED") or "1").strip().lower() in ("0", "false", "no", "off")
+
+
+class BareCache:
+    """A cache of its own: a place to keep entries, a namespace and defaults.
+
+    Args:
+        url: ``memory://`` (any object, in this process) or ``redis://``, ``rediss://``, ``unix://``.
+        namespace: what every key begins with; caches with different namespaces never see each other's entries.
+        ttl: for functions that name none; one hour by default.
+        jitter: spread of every ttl; ``Jitter(0.10, 0.20)`` by default, ``None`` for none.
+        enabled: false turns every decorated function into a plain call, as ``CACHECRAFT_ENABLED=0`` does.
+        max_entries, max_bytes: bounds of what is held in memory; 100,000 entries and 256 MiB by default.
+        max_value_bytes: larger values are not stored in Redis; 1 MiB by default.
+        compress_above: larger values are compressed in Redis (bytes; 16 KiB by default, ``None`` for never).
+        compression: ``"zlib"``, or ``"zstd"`` with the extra ``cachecraft[zstd]``.
+        timeout: deadline of one operation on Redis, in seconds; 0.25 by default.
+        connect_timeout: deadline of connecting, in seconds; 0.5 by default.
+        pool_size: the most connections to Redis for the threads of this process, and for each event loop; 32.
+        on_failover: ``"flush"`` distrusts what a restarted or promoted Redis holds, ``"trust"`` serves it.
+        serializer: for values in Redis; ``MsgpackSerializer()`` by default.
+        clock, random: seconds that only grow, and a number in [0, 1); for tests.
+
+    Raises:
+        OptionError, OptionTypeError: an option cannot be used; the message names it and says the remedy.
+    """
+
+    def __init__(self, url: str | None = "memory://", **options: Any) -> None:
+        # Without a URL, the environment is asked when it is first used: so begins the default cache.
+        self._lock = threading.Lock()
+        self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._tallies: list[tuple[weakref.ref[Any], Tally]] = []
+        self._settings: Settings | None = None
+        self._keeper: Keeper | None = None
+        self._driver: Driver | None = None
+        self._closed = False
+        #: Counters of all that was asked of this cache, by functions and by hand.
+        self.stats = Stats(self._all_tallies)
+        _caches.add(self)
+        if url is not None:
+            self._configure(url, options)
+
+    def _configure(self, url: str, options: dict[str, Any]) -> None:
+        unknown = options.keys() - _SETTINGS
+        if unknown:
+            raise OptionTypeError(f"{sorted(unknown)[0]}= is no option of a cache; there are {', '.join(sorted(_SETTINGS))}")
+        settings = Settings.of(url, options)
+        if _switched_off():
+            settings = replace(settings, enabled=False)
+        self._shut()
+        self._settings = settings
+        self._closed = False
+        for handle in list(self._handles):
+            handle.unbind()
+
+    # -- what it is made of, made when first needed ---------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        if self._settings is None:
+            self._configure(environment("URL") or "memory://", {"namespace": environment("NAMESPACE") or ""})
+        return self._settings  # type: ignore[return-value]  # set just above
+
+    @property
+    def namespace(self) -> str:
+        return self.settings.namespace
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it caches at all: not if it was told not to, nor after ``close``."""
+        return self.settings.enabled and not self._closed
+
+    @property
+    def keeper(self) -> Keeper:
+        self._open()
+        assert self._keeper is not None
+        return self._keeper
+
+    @property
+    def driver(self) -> Driver:
+        self._open()
+        assert self._driver is not None
+        return self._driver
+
+    def _open(self) -> None:
+        settings = self.settings
+        if self._driver is not None:
+            return
+        with self._lock:
+            if self._driver is not None:
+                return
+            if self._closed:
+                raise ClosedError("this cache is closed; make another")
+            if settings.url.startswith("memory://"):
+                memory = Memory(
+                    max_entries=settings.max_entries,
+                    max_bytes=settings.max_bytes,
+                    clock=settings.clock,
+                    random=settings.random,
+                )
+                self._keeper, driver = LocalKeeper(memory), Driver(None, Crew())
+            else:
+                from cachecraft.backends.remote import RemoteKeeper
+
+                keeper = RemoteKeeper(settings)
+                self._keeper, driver = keeper, Driver(keeper.backend, Crew())
+            self._loose_tally = Tally()
+            self._loose = self._keeper.function(
+                _loose_subject(), self._policy({}), self._loose_tally, self._prefix, fn=None, serializer=None
+            )
+            self._driver = driver
+
+    @property
+    def _prefix(self) -> str:
+        return prefix_of(self.settings.namespace)
+
+    def _policy(self, options: dict[str, Any]) -> Policy:
+        return Policy.of(options).under(self.settings.ttl, self.settings.jitter)
+
+    def adopt(self, handle: Any, tally: Tally) -> None:
+        """Take note of a decorated function."""
+        self._handles.add(handle)
+        self._tallies.append((weakref.ref(handle), tally))
+
+    def _all_tallies(self) -> Iterable[tuple[Tally, int]]:
+        for ref, tally in self._tallies:
+            handle = ref()
+            yield tally, handle.memory_hits() if handle is not None else 0
+        if self._driver is not None:
+            yield self._loose_tally, _memory_hits(self._loose)
+
+    # -- by hand; each operation once, as a flow, and driven twice ----------------------------------------------------
+
+    def _variant(self, options: dict[str, Any], tags: Sequence[str]) -> Any:
+        loose: Any = self._ready()
+        return loose.variant(self._policy(options), _tags(tags)) if options or tags else loose
+
+    def _ready(self) -> Any:
+        if self._closed:
+            raise ClosedError("this cache is closed; make another")
+        self._open()
+        return self._loose
+
+    def get(self, key: str) -> Any:
+        """The value under ``key``, or ``MISSING``."""
+        return self._run(self._get(key)) if self.enabled else self._off()
+
+    async def aget(self, key: str) -> Any:
+        """As ``get``."""
+        return await self._arun(self._get(key)) if self.enabled else self._off()
+
+    def _get(self, key: str) -> Flow[Any]:
+        return self._ready().peek((_key(key),))
+
+    def set(self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any) -> bool:
+        """Store a value for ``ttl`` (as the cache's by default). False if it could not be kept."""
+        return bool(self.enabled and self._run(self._set(key, value, ttl, tags, options)))
+
+    async def aset(
+        self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any
+    ) -> bool:
+        """As ``set``."""
+        return bool(self.enabled and await self._arun(self._set(key, value, ttl, tags, options)))
+
+    def _set(self, key: str, value: Any, ttl: Any, tags: Sequence[str], options: dict[str, Any]) -> Flow[bool]:
+        return self._variant(_with_ttl(options, ttl), tags).put((_key(key),), value)
+
+    def get_or_load(
+        self, key: str, loader: Callable[[], T], *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any
+    ) -> T:
+        """The value under ``key``, or what ``loader()`` returns, which is then stored. One load at a time.
+
+        ``options`` are those of ``cached``: ``jitter``, ``stale``, ``grace``, ``wait``, ``when`` and so on.
+        """
+        if not self.enabled:
+            return loader()
+        found: T = self._run(self._variant(_with_ttl(options, ttl), tags).recall((_key(key),), loader))
+        return found
+
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Awaitable[T] | T],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **options: Any,
+    ) -> T:
+        """As ``get_or_load``; the loader may be ``async`` or not."""
+
+        async def run() -> T:
+            result = loader()
+            return await result if isawaitable(result) else result
+
+        if not self.enabled:
+            return await run()
+        found: T = await self._arun(self._variant(_with_ttl(options, ttl), tags).recall((_key(key),), run))
+        return found
+
+    def delete(self, key: str) -> bool:
+        """Remove the entry under ``key``; whether there was one."""
+        return bool(self.enabled and self._run(self._delete(key)))
+
+    async def adelete(self, key: str) -> bool:
+        """As ``delete``."""
+        return bool(self.enabled and await self._arun(self._delete(key)))
+
+    def _delete(self, key: str) -> Flow[int]:
+        wanted = _key(key)
+        return self.keeper.delete(wanted if isinstance(wanted, Key) else self._prefix + escape_literal(wanted))  # type: ignore[no-any-return]  # ports are loose about flows
+
+    def invalidate(
+        self,
+        *,
+        key: str | None = None,
+        pattern: str | None = None,
+        tags: Sequence[str] | str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """Remove entries by key, by glob pattern within the namespace, by tags, or by several of these.
+
+        Once it has returned, no call that starts later returns a value whose load began before it.
+
+        Returns:
+            How many entries went, as far as that is known: an invalidation by tag in Redis counts none.
+
+        Raises:
+            PatternError: an empty pattern, or one of wildcards alone; ``clear()`` is the way to say that.
+        """
+        return self._run(self._invalidate(key, pattern, tags, progress)) if self.enabled else 0
+
+    async def ainvalidate(
+        self,
+        *,
+        key: str | None = None,
+        pattern: str | None = None,
+        tags: Sequence[str] | str | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> int:
+        """As ``invalidate``."""
+        return await self._arun(self._invalidate(key, pattern, tags, progress)) if self.enabled else 0
+
+    def _invalidate(self, key: Any, pattern: Any, tags: Any, progress: Any) -> Flow[int]:
+        if key is None and pattern is None and tags is None:
+            raise OptionTypeError("invalidate() was told nothing to remove; give key=, pattern= or tags=")
+        if pattern is not None:
+            check_pattern(pattern)
+        count = 0
+        if key is not None:
+            count += yield from self._delete(key)
+        if pattern is not None:
+            count += yield from self.keeper.sweep(self._prefix, pattern, progress)
+        if tags is not None:
+            count += yield from self.keeper.untag(self._prefix, _tags([tags] if isinstance(tags, str) else tags))
+        self._loose_tally.invalidated += count
+        return count
+
+    def clear(self) -> None:
+        """Remove all entries of this cache: of its namespace, and of the namespaces its functions were given."""
+        if self.enabled:
+            self._run(self.keeper.clear(self._prefixes()))
+
+    async def aclear(self) -> None:
+        """As ``clear``."""
+        if self.enabled:
+            await self._arun(self.keeper.clear(self._prefixes()))
+
+    def _prefixes(self) -> list[str]:
+        self._ready()
+        return [self._prefix, *{handle.prefix for handle in list(self._handles)} - {self._prefix}]
+
+    def ping(self) -> float:
+        """Seconds of a round trip to the backend; 0 for memory.
+
+        Raises:
+            BackendError: it cannot be reached.
+        """
+        self._ready()
+        return 0.0 if self.driver.backend is None else self.driver.backend.ping()  # type: ignore[attr-defined,no-any-return]  # Redis has it
+
+    async def aping(self) -> float:
+        """As ``ping``."""
+        self._ready()
+        return 0.0 if self.driver.backend is None else await self.driver.backend.aping()  # type: ignore[attr-defined,no-any-return]  # as above
+
+    def _run(self, flow: Flow[T]) -> T:
+        return self.driver.run(flow)
+
+    async def _arun(self, flow: Flow[T]) -> T:
+        return await self.driver.arun(flow)
+
+    def _off(self) -> Any:
+        if self._closed:
+            raise ClosedError("this cache is closed; make another")
+        from cachecraft._core.entry import MISSING
+
+        return MISSING
+
+    # -- its end --------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """End what runs behind, and let go of every connection. Decorated functions go on as plain calls."""
+        self._shut()
+        self._closed = True
+        for handle in list(self._handles):
+            handle.unbind()
+
+    async def aclose(self) -> None:
+        """As ``close``, for the connections of the running event loop too."""
+        driver = self._driver
+        self.close()
+        if driver is not None and driver.backend is not None:
+            await driver.backend.aclose()
+
+    def _shut(self) -> None:
+        driver, self._driver, self._keeper = self._driver, None, None
+        if driver is not None:
+            driver.crew.close()
+            if driver.backend is not None:
+                driver.backend.close()
+
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()
+        if self._driver is not None:
+            self._driver.crew.after_fork()
+        if self._keeper is not None:
+            self._keeper.after_fork()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        if self._settings is None:
+            return "<Cache not yet configured>"
+        state = "closed" if self._closed else "off" if not self.settings.enabled else repr(self._keeper or "not yet open")
+        return f"<Cache {redacted(self.settings.url)} namespace={self.settings.namespace!r} {state}>"
+
+
+def redacted(url: str) -> str:
+    """A URL without its password."""
+    scheme, _, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    user = login.partition(":")[0]
+    return f"{scheme}://{user}:***@{host}" if at and ":" in login else url
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise OptionTypeError(f"key={key!r} must be text; f.key(...) makes one from arguments")
+    if not key:
+        raise OptionError("key='' is empty; name what is kept under it")
+    return key
+
+
+def _tags(tags: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(tags, (str, bytes)) or not all(isinstance(tag, str) for tag in tags):
+        raise OptionTypeError(f"tags={tags!r} must be a list of strings")
+    return tuple(check_tag(escape_literal(tag)) for tag in tags)
+
+
+def _with_ttl(options: dict[str, Any], ttl: Any) -> dict[str, Any]:
+    return {**options, "ttl": ttl} if ttl is not None else options
+
+
+def _memory_hits(function: Function) -> int:
+    table = getattr(function, "table", None)
+    return table.hits if table is not None else 0
+
+
+def _loose_subject() -> Subject:
+    """What is stored by hand: the key is the one argument."""
+    signature = Signature([Parameter("key", Parameter.POSITIONAL_ONLY)])
+    return Subject(signature, name=None, label="the cache", key=_itself, tags=(), vary=None, version=None)
+
+
+def _itself(key: str) -> str:
+    return key
+
+
+_caches: Final[weakref.WeakSet[BareCache]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    flights.after_fork()
+    for cache in list(_caches):
+        cache._after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

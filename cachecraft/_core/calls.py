@@ -1,0 +1,180 @@
+"""What a call of one cached function means: its arguments in order, its call key, its wire key and its tags.
+
+It never calls the function and knows no entry. A *wire key* names a result everywhere, ``{namespace}:{name}:{digest}``
+or ``{namespace}:{template}``; a *call key* is the in-process tuple that finds it without making a string.
+"""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from cachecraft._core.errors import OptionError, OptionTypeError, UnkeyableError
+from cachecraft._core.keys import canonical, canonical_many, digest, escape, escape_literal
+from cachecraft._core.templates import Template
+
+Values = tuple[Any, ...]
+"""The arguments of a call in the order of the parameters, defaults filled in."""
+
+LONGEST_TAG: Final = 512
+
+ATOMIC: Final = frozenset({int, str, bytes, bool, type(None), datetime.date, uuid.UUID})
+"""Types whose equal values mean the same, given the type: what a call key may hold.
+
+``float`` is not among them (0.0 equals -0.0), nor ``Decimal`` (1.0 equals 1.00), nor aware datetimes (the same
+instant in two zones), nor containers (``(1,)`` equals ``(True,)``); those find their entry by the wire key.
+"""
+
+
+class Key(str):
+    """A wire key as ``f.key(...)`` makes it. The imperative methods of a cache take it as it is, with no prefix."""
+
+    __slots__ = ()
+
+
+def prefix_of(namespace: str) -> str:
+    """What every key of a namespace begins with; escaped, so that no namespace is the beginning of another."""
+    return escape(namespace) + ":"
+
+
+class Subject:
+    """The identity of one decorated function: how its calls become keys."""
+
+    def __init__(
+        self,
+        signature: inspect.Signature,
+        *,
+        name: str | None,
+        label: str,
+        key: str | Callable[..., str] | None,
+        tags: Sequence[str] | Callable[..., Sequence[str]],
+        vary: Callable[[], object] | None,
+        version: str | None,
+    ) -> None:
+        self.stem = f"{name}:" if name else ""
+        """What the keys of this function begin with, where no template says otherwise."""
+        self.label = label
+        self.parameters = tuple(signature.parameters)
+        annotations = {each.name: each.annotation for each in signature.parameters.values()}
+        self.maker = key if callable(key) else None
+        self.template = (
+            Template.parse(key, self.parameters, option="key", annotations=annotations)
+            if isinstance(key, str)
+            else None
+        )
+        if key is not None and not callable(key) and not isinstance(key, str):
+            raise OptionTypeError(f"key={key!r} must be a template such as 'user:{{user_id}}', or a function")
+        self.tag_maker = tags if callable(tags) else None
+        self.tags = () if callable(tags) else self._tag_templates(tags, annotations)
+        self.vary = vary
+        self.version = version
+        #: The first parameter is the object a method belongs to, and nothing else names that object.
+        self.owned = bool(self.parameters) and self.parameters[0] in ("self", "cls") and key is None
+        self._names = self.parameters[1:] if self.owned else self.parameters
+        #: The parameters that a call key is made of: those a template names, else all that say something.
+        self.keyed = self._names if self.template is None else self._named_by(self.template)
+        self._at = tuple(self.parameters.index(name) for name in self.keyed)
+        self._tail = f":v{escape(version)}" if version is not None else ""
+
+    def _tag_templates(self, tags: Sequence[str], annotations: Mapping[str, object]) -> tuple[Template, ...]:
+        if isinstance(tags, (str, bytes)) or not all(isinstance(tag, str) for tag in tags):
+            raise OptionTypeError(f"tags={tags!r} must be a list of strings, such as tags=['tenant:{{tenant}}']")
+        if len(tags) > 250:
+            raise OptionError(f"tags= names {len(tags)} tags; an entry carries 250 at the most")
+        return tuple(Template.parse(tag, self.parameters, option="tags", annotations=annotations) for tag in tags)
+
+    def _named_by(self, template: Template) -> tuple[str, ...]:
+        return tuple(name for name in self.parameters if name in template.names)
+
+    @property
+    def named(self) -> bool:
+        """Whether calls that differ may mean the same key, so that only the wire key tells."""
+        return self.template is not None or self.maker is not None or self.vary is not None
+
+    def arguments(self, values: Values) -> dict[str, Any]:
+        return dict(zip(self.parameters, values, strict=True))
+
+    def owner(self, values: Values) -> object:
+        """The object whose method this is, where entries belong to it rather than to something stable in it."""
+        return values[0] if self.owned and not stable(values[0]) else None
+
+    def call_key(self, values: Values) -> tuple[Any, object]:
+        """``(key, kind)`` as the generated wrapper makes them; the kind is ``None`` unless there is one argument."""
+        rest = [values[at] for at in self._at]
+        if len(rest) == 1:
+            return rest[0], type(rest[0])
+        return (*rest, *map(type, rest)), None
+
+    def wire(self, prefix: str, values: Values, serial: int | None = None) -> Key:
+        """The wire key of a call. ``serial`` stands for an owner that has no stable identity of its own.
+
+        Raises:
+            UnkeyableError: an argument has no stable identity; the message names it.
+        """
+        if self.template is not None:
+            body = self.template.render(self.arguments(values))
+        elif self.maker is not None:
+            body = self._made(values)
+            if isinstance(body, Key):
+                return body
+        else:
+            body = self._digest(values, serial)
+        if self.vary is not None:
+            body = f"{body}:{digest(canonical(self.vary(), 'vary'))}"
+        return Key(f"{prefix}{body}{self._tail}")
+
+    def _made(self, values: Values) -> str:
+        assert self.maker is not None
+        made = self.maker(*values)
+        if not isinstance(made, str) or not made:
+            raise UnkeyableError(f"key= of {self.label} returned {made!r}; it must return text that is not empty")
+        return made if isinstance(made, Key) else escape_literal(made)
+
+    def _digest(self, values: Values, serial: int | None) -> str:
+        if not self.owned:
+            return f"{self.stem}{digest(canonical_many(values, self.parameters))}"
+        rest = digest(canonical_many(values[1:], self._names))
+        if serial is not None:
+            return f"{self.stem}@{serial}:{rest}"
+        return f"{self.stem}{digest(canonical(values[0], self.parameters[0]))}:{rest}"
+
+    def rendered_tags(self, values: Values) -> tuple[str, ...]:
+        """The tags that follow from the arguments alone."""
+        if not self.tags:
+            return ()
+        arguments = self.arguments(values)
+        return tuple(dict.fromkeys(check_tag(tag.render(arguments)) for tag in self.tags))
+
+    def tags_of_result(self, values: Values, result: object) -> tuple[str, ...]:
+        """The tags that a callable makes of the result and the arguments; the result comes first."""
+        if self.tag_maker is None:
+            return ()
+        made = self.tag_maker(result, *values)
+        if isinstance(made, (str, bytes)) or not all(isinstance(tag, str) for tag in made):
+            raise OptionTypeError(f"tags= of {self.label} returned {made!r}; it must return a list of strings")
+        return tuple(dict.fromkeys(check_tag(escape_literal(tag)) for tag in made))
+
+    def __repr__(self) -> str:
+        return f"<Subject {self.label}>"
+
+
+def stable(value: object) -> bool:
+    """Whether an object can stand in a key by itself, rather than by being that very object."""
+    kind = type(value)
+    if isinstance(value, type):
+        return "<locals>" not in value.__qualname__
+    if hasattr(kind, "__cache_key__"):
+        return True
+    params = getattr(kind, "__dataclass_params__", None)
+    return params is not None and params.frozen or kind in ATOMIC or issubclass(kind, (str, int, float, tuple))
+
+
+def check_tag(tag: str) -> str:
+    if not tag:
+        raise OptionError("tags= rendered an empty tag; a tag must say what it stands for")
+    if len(tag) > LONGEST_TAG:
+        raise OptionError(f"tags= rendered a tag of {len(tag)} characters; {LONGEST_TAG} are the limit, hash long values")
+    return tag

@@ -1,0 +1,161 @@
+"""What a flow may ask for: the verbs that may block, as data; knows nobody who performs them.
+
+A flow *calls* what never blocks and *yields* what may. ``left = yield from Join(flight, 2.0)`` is typed: iterating an
+``Effect[T]`` yields the effect itself and returns what the driver answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from cachecraft._core.flights import Flight
+
+T = TypeVar("T")
+
+Flow = Generator["Effect[Any]", Any, T]
+"""A generator that yields effects and returns a ``T``."""
+
+
+class Effect(Generic[T]):
+    """Something a flow waits for."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Generator[Effect[Any], Any, T]:
+        return (yield self)
+
+
+@dataclass(slots=True, frozen=True)
+class Load(Effect[Any]):
+    """Run the loader. Answers its result or raises its exception; ``timeout`` (seconds) bounds it."""
+
+    call: Callable[[], Any]
+    timeout: float | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Join(Effect[float]):
+    """Wait until a flight has ended, ``patience`` seconds at the most. Answers the seconds of patience left."""
+
+    flight: Flight
+    patience: float
+
+
+@dataclass(slots=True, frozen=True)
+class Sleep(Effect[None]):
+    """Wait for so many seconds."""
+
+    seconds: float
+
+
+@dataclass(slots=True, frozen=True)
+class Spawn(Effect[bool]):
+    """Run another flow behind the caller's back. Answers false when too many run already."""
+
+    flow: Callable[[], Flow[Any]]
+
+
+class Remote(Effect[T]):
+    """Something asked of the remote store; the backend performs it."""
+
+    __slots__ = ()
+
+    settles = False
+    """Leaves something undone if it is cut short, so a caller's cancellation waits until it is through."""
+
+
+@dataclass(slots=True, frozen=True)
+class Reading:
+    """What one round trip saw: the bytes under the key, the stamps of its tags, and the key's time to live."""
+
+    slot: bytes | None
+    stamps: tuple[bytes | None, ...]
+    left: float | None = None
+    """Seconds until the key expires, where it was asked for."""
+
+
+@dataclass(slots=True, frozen=True)
+class Fetch(Remote[Reading]):
+    """Read the key and the stamps of its tags in one round trip, with the time left where ``aged``."""
+
+    key: str
+    tags: tuple[str, ...]
+    aged: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Acquire(Remote[Reading | None]):
+    """Put a placeholder where ``seen`` (a handle, or nothing) still stands, and a stamp under each missing tag.
+
+    ``stamps`` are those read, and new ones in the places of ``missing``. Answers ``None`` if the lease was won and
+    every stamp is the one proposed, else what is there now.
+    """
+
+    key: str
+    seen: bytes
+    token: bytes
+    tags: tuple[str, ...]
+    stamps: tuple[bytes, ...]
+    missing: tuple[bool, ...]
+    lease: float
+
+
+@dataclass(slots=True, frozen=True)
+class Store(Remote[bool]):
+    """Put an entry where ``held`` (the handle of a placeholder, or of the entry it refreshes) still stands."""
+
+    key: str
+    held: bytes
+    entry: bytes
+    ttl: float
+
+
+@dataclass(slots=True, frozen=True)
+class Release(Remote[None]):
+    """Remove the placeholder, if it is still there."""
+
+    key: str
+    held: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Renew(Remote[bool]):
+    """Give a placeholder another ``lease`` seconds. Answers whether it was still there."""
+
+    key: str
+    held: bytes
+    lease: float
+
+
+@dataclass(slots=True, frozen=True)
+class Claim(Remote[bool]):
+    """Claim the refresh of a key for ``lease`` seconds: saves work, decides nothing."""
+
+    key: str
+    token: bytes
+    lease: float
+
+
+@dataclass(slots=True, frozen=True)
+class Stamp(Remote[tuple[bytes | None, ...]]):
+    """Put ``fresh`` stamps under those tags that have none, then answer what stands under each, in order."""
+
+    tags: tuple[str, ...]
+    fresh: tuple[bytes, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Delete(Remote[int]):
+    """Remove keys, in this order. Answers how many there were."""
+
+    keys: tuple[str, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Sweep(Remote[int]):
+    """Remove every key that matches a glob pattern. Answers how many there were."""
+
+    pattern: str
+    progress: Callable[[int], object] | None = None

@@ -1,0 +1,173 @@
+"""What is stored for a key, byte by byte, and whether it may be served; knows no key but its digest, and no clock.
+
+A Redis key holds one of two things. Both begin with a 17-byte *handle* (a letter and a random token) that every
+change compares, and with the stamps (16 bytes each) of the tags that were current before the load began::
+
+    placeholder   L | token 16 | n 1 | stamps 16*n
+    entry         V | token 16 | n 1 | stamps 16*n | header 50 | tag names | payload
+
+    header  format 1 | flags 1 | serializer 1 | reserved 1 | key digest 8 | schema 8
+            | created 8 (wall clock, ms; to show, never to decide) | keep 8 (ms kept beyond the ttl)
+            | load time 8 (microseconds) | length of the tag names 2 | checksum 4 (CRC-32 of all else from the header on)
+
+The tag names are UTF-8 text, a line each, in the order of their stamps. Integers are little-endian. A change of the format is a new format number; readers take an unknown one as a miss.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Final, final
+
+from cachecraft._core.errors import CorruptError
+
+HANDLE: Final = 17
+TOKEN: Final = 16
+FORMAT: Final = 1
+PLACEHOLDER: Final = b"L"
+ENTRY: Final = b"V"
+
+ZLIB: Final = 1
+ZSTD: Final = 2
+FAILURE: Final = 4
+"""Flags: how the payload is compressed, and that it is a remembered exception."""
+
+_HEADER: Final = struct.Struct("<BBBx8s8sQQQH")
+_CHECKSUM: Final = struct.Struct("<I")
+_BODY: Final = _HEADER.size + _CHECKSUM.size
+
+
+@final
+class Missing(enum.Enum):
+    """The type of ``MISSING``, so that type checkers can narrow it away."""
+
+    MISSING = "MISSING"
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+    def __bool__(self) -> bool:
+        return False
+
+
+MISSING: Final = Missing.MISSING
+"""What a lookup answers when there is no entry; never ``None``, which is a value."""
+
+
+class Verdict(enum.Enum):
+    """What may be done with an entry of a certain age."""
+
+    FRESH = "fresh"
+    EARLY = "early"
+    """Fresh, and due to be refreshed behind the caller's back."""
+    STALE = "stale"
+    """Past its ttl, served while one refresh runs behind."""
+    GRACE = "grace"
+    """Past its ttl, served only if the loader fails."""
+    MISS = "miss"
+
+
+def judge(left: float, *, stale: float, grace: float, ahead: float, beta: float, cost: float, random: float) -> Verdict:
+    """Judge an entry with ``left`` seconds to the end of its ttl.
+
+    ``beta`` draws an early refresh whose odds rise towards the end and with the load time ``cost``: XFetch, from
+    Vattani, Chierichetti and Lowenstein, "Optimal Probabilistic Cache Stampede Prevention", VLDB 2015.
+    """
+    if left > 0:
+        gap = -cost * beta * math.log(1.0 - random) if beta else 0.0
+        return Verdict.FRESH if left > ahead and left > gap else Verdict.EARLY
+    if -left < stale:
+        return Verdict.STALE
+    return Verdict.GRACE if -left < grace else Verdict.MISS
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decoded envelope."""
+
+    token: bytes
+    tags: tuple[str, ...]
+    stamps: tuple[bytes, ...]
+    flags: int
+    serializer: int
+    schema: bytes
+    created: float
+    keep: float
+    cost: float
+    payload: bytes
+
+
+def key_digest(key: str) -> bytes:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def pack_placeholder(token: bytes, stamps: Sequence[bytes]) -> bytes:
+    return b"%b%b%c%b" % (PLACEHOLDER, token, len(stamps), b"".join(stamps))
+
+
+def pack(key: str, entry: Entry) -> bytes:
+    names = "\n".join(entry.tags).encode()
+    header = _HEADER.pack(
+        FORMAT,
+        entry.flags,
+        entry.serializer,
+        key_digest(key),
+        entry.schema,
+        int(entry.created * 1e3),
+        int(entry.keep * 1e3),
+        int(entry.cost * 1e6),
+        len(names),
+    )
+    checksum = _CHECKSUM.pack(zlib.crc32(entry.payload, zlib.crc32(names, zlib.crc32(header))))
+    front = b"%b%b%c%b" % (ENTRY, entry.token, len(entry.stamps), b"".join(entry.stamps))
+    return b"".join((front, header, checksum, names, entry.payload))
+
+
+def handle(slot: bytes | None) -> bytes:
+    """What a change must compare: the first 17 bytes, or nothing where there is nothing."""
+    return b"" if slot is None else slot[:HANDLE]
+
+
+def read_stamps(slot: bytes) -> tuple[bytes, ...]:
+    """The stamps of a placeholder or an entry.
+
+    Raises:
+        CorruptError: the bytes end before the stamps do.
+    """
+    if len(slot) <= HANDLE:
+        raise CorruptError("shorter than its handle")
+    count = slot[HANDLE]
+    end = HANDLE + 1 + TOKEN * count
+    if len(slot) < end:
+        raise CorruptError("ends before its stamps do")
+    return tuple(slot[at : at + TOKEN] for at in range(HANDLE + 1, end, TOKEN))
+
+
+def unpack(key: str, slot: bytes) -> Entry:
+    """Read the entry that was stored under ``key``.
+
+    Raises:
+        CorruptError: damaged, of another key, or of an unknown format.
+    """
+    stamps = read_stamps(slot)
+    start = HANDLE + 1 + TOKEN * len(stamps)
+    if len(slot) < start + _BODY:
+        raise CorruptError("ends before its header does")
+    format_, flags, serializer, digest, schema, created, keep, cost, length = _HEADER.unpack_from(slot, start)
+    if format_ != FORMAT:
+        raise CorruptError(f"format {format_} is unknown here")
+    (checksum,) = _CHECKSUM.unpack_from(slot, start + _HEADER.size)
+    body = slot[start + _BODY :]
+    if checksum != zlib.crc32(body, zlib.crc32(slot[start : start + _HEADER.size])):
+        raise CorruptError("checksum does not match")
+    if digest != key_digest(key):
+        raise CorruptError("names another key")
+    tags = tuple(body[:length].decode("utf-8", "replace").split("\n")) if length else ()
+    return Entry(
+        slot[1:HANDLE], tags, stamps, flags, serializer, schema, created / 1e3, keep / 1e3, cost / 1e6, body[length:]
+    )

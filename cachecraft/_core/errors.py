@@ -1,0 +1,50 @@
+"""Every error cachecraft raises, each also the builtin it resembles; knows nothing of the rest of the house.
+
+A message names the parameter and says the remedy.
+"""
+
+from __future__ import annotations
+
+
+class CacheError(Exception):
+    """The root of all errors that cachecraft itself raises. A loader's own errors are never wrapped in it."""
+
+
+class OptionError(CacheError, ValueError):
+    """An option's value cannot be used: a ttl of zero, an unknown URL scheme, jitter bounds out of order."""
+
+
+class OptionTypeError(CacheError, TypeError):
+    """An option, or the thing decorated, is of a type that cannot be used."""
+
+
+class TemplateError(OptionError):
+    """A key, tag or pattern template does not fit the signature, or could render two calls alike."""
+
+
+class PatternError(OptionError):
+    """A pattern is empty or made of wildcards alone; ``clear()`` is the way to say "everything"."""
+
+
+class UnkeyableError(CacheError, TypeError):
+    """An argument has no stable identity, so no key can be made of it."""
+
+
+class UnserializableError(CacheError, TypeError):
+    """A value cannot be stored so that it comes back equal and of the same type."""
+
+
+class CorruptError(CacheError, ValueError):
+    """Stored bytes are damaged, foreign, oversized or of an unknown version; readers count it as a miss."""
+
+
+class BackendError(CacheError, ConnectionError):
+    """The backend failed or could not be reached; only the imperative calls and ``ping`` let it out."""
+
+
+class BackendTimeout(BackendError, TimeoutError):
+    """The backend did not answer within its deadline."""
+
+
+class ClosedError(CacheError, RuntimeError):
+    """The cache was used after ``close()``."""

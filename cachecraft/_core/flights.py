@@ -1,0 +1,138 @@
+"""Single flight within a process: one load, whoever joined it, and who would wait for himself.
+
+A flight knows neither threads nor tasks: those who wait leave a *waker*, a quick function that any thread may call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from threading import Lock
+from typing import Any, Final
+
+FLYING: Final = 0
+LANDED: Final = 1
+FAILED: Final = 2
+ABANDONED: Final = 3
+"""The leader went away without an answer (cancelled, interrupted): whoever waited starts over."""
+
+_lock = Lock()
+
+
+class Flight:
+    """One load under way. The defaults are class attributes, since a miss makes one of these each time."""
+
+    state = FLYING
+    result: Any = None
+    """The value, or the exception once it failed."""
+    void = False
+    """An invalidation came: the result is the caller's, and is not stored."""
+    on_loop = False
+    """Led by a task, so a thread that runs an event loop must not block on it."""
+    tags: frozenset[str] | None = None
+    lost: frozenset[str] = frozenset()
+    """Tags invalidated since the load began: it matters where the tags follow from the result."""
+    lookup: Any = None
+    shelf: Any = None
+    copier: Callable[[Any], Any] | None = None
+    """Where the result is to stand, for the backend that made the flight."""
+    parent: Flight | None = None
+    _wakers: list[Callable[[], object]] | None = None
+    _awaits: set[Flight] | None = None
+    _token: Token[Flight | None] | None = None
+
+    def __init__(self, key: Any, began: float) -> None:
+        self.key = key
+        self.began = began
+
+    def settle(self, state: int, result: Any) -> None:
+        """End the flight and wake who joined. The state is set before the wakers are read (see ``subscribe``)."""
+        self.result = result
+        self.state = state
+        wakers = self._wakers
+        while wakers:
+            wakers.pop()()
+
+    def subscribe(self, waker: Callable[[], object]) -> None:
+        """Have ``waker`` called once when the flight ends; at once if it has. A second call is harmless."""
+        with _lock:
+            if self._wakers is None:
+                self._wakers = []
+        self._wakers.append(waker)
+        # Either ``settle`` finds the waker in the list or this line finds the state: never neither.
+        if self.state != FLYING:
+            waker()
+
+    def unsubscribe(self, waker: Callable[[], object]) -> None:
+        try:
+            (self._wakers or []).remove(waker)
+        except ValueError:
+            return
+
+    def __repr__(self) -> str:
+        name = ("flying", "landed", "failed", "abandoned")[self.state]
+        return f"<Flight {self.key!r} {name}{' void' if self.void else ''}>"
+
+
+current: Final[ContextVar[Flight | None]] = ContextVar("cachecraft_flight", default=None)
+"""The load in which the running code finds itself."""
+
+
+def enter(flight: Flight) -> None:
+    """The caller begins to run the loader of this flight."""
+    flight.parent = current.get()
+    flight._token = current.set(flight)
+
+
+def leave(flight: Flight) -> None:
+    if flight._token is not None:
+        try:
+            current.reset(flight._token)
+        except ValueError:  # a coroutine finished in another context than it began in; that context ends with it
+            pass
+        flight._token = None
+
+
+def may_wait(flight: Flight) -> bool:
+    """Whether the running code may wait for the flight; if so, it is noted until ``waited``.
+
+    It may not when the flight waits, through whatever chain, for a load the running code is part of: a loader that
+    calls itself, or two functions that call each other in opposite order.
+    """
+    chain = _chain()
+    if not chain:
+        return True
+    with _lock:
+        todo, seen = [flight], set[Flight]()
+        while todo:
+            each = todo.pop()
+            if each in chain:
+                return False
+            if each not in seen:
+                seen.add(each)
+                todo.extend(each._awaits or ())
+        for each in chain:
+            each._awaits = (each._awaits or set()) | {flight}
+    return True
+
+
+def waited(flight: Flight) -> None:
+    for each in _chain():
+        with _lock:
+            each._awaits = (each._awaits or set()) - {flight}
+
+
+def _chain() -> list[Flight]:
+    chain = []
+    flight = current.get()
+    while flight is not None:
+        chain.append(flight)
+        flight = flight.parent
+    return chain
+
+
+def after_fork() -> None:
+    """In a forked child: a thread of the parent may have held the lock, and it is not here to release it."""
+    global _lock  # noqa: PLW0603 - there is one lock, and it must be a new one
+    _lock = Lock()
+    current.set(None)

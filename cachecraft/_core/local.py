@@ -1,0 +1,188 @@
+"""The flow of a call whose results are kept in memory: serve, join, load, store; it never blocks and has no clock.
+
+A plain hit or a plain load does not come this way: the generated wrapper does those by itself (``_wrappers``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from cachecraft._core import flights
+from cachecraft._core.effects import Flow, Join, Load, Spawn
+from cachecraft._core.entry import Verdict
+from cachecraft._core.flights import FAILED, FLYING, LANDED, Flight
+from cachecraft._core.policy import Policy
+from cachecraft._core.ports import Found, Run
+from cachecraft._core.tally import Tally
+
+
+class LocalPlace(Protocol):
+    """What memory offers the flow: all of it quick, none of it blocking."""
+
+    policy: Policy
+    tally: Tally
+
+    def lookup(self, values: Any) -> Any: ...
+    def look(self, lookup: Any) -> Found: ...
+    def board(self, lookup: Any) -> tuple[Flight, bool]: ...
+    def land(self, flight: Flight, value: Any) -> Any: ...
+    def fail(self, flight: Flight, error: BaseException) -> None: ...
+    def give_up(self, flight: Flight) -> None: ...
+    def seize(self, lookup: Any) -> Flight: ...
+    def forget(self, lookup: Any) -> None: ...
+    def postpone(self, lookup: Any) -> None: ...
+    def share(self, flight: Flight) -> Any: ...
+
+
+def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
+    """Answer a call: with what is kept if that may be served, else with what the loader returns."""
+    lookup = place.lookup(values)
+    found = place.look(lookup)
+    if found.verdict is Verdict.FRESH:
+        return _taken(found)
+    if found.verdict in (Verdict.EARLY, Verdict.STALE):
+        yield from _refresh_behind(place, lookup, run)
+        place.tally.stale += found.verdict is Verdict.STALE
+        return _taken(found)
+    place.tally.misses += 1
+    if found.verdict is Verdict.GRACE:
+        return (yield from _with_grace(place, lookup, run, found))
+    return (yield from obtain(place, lookup, run))
+
+
+def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> Flow[Any]:
+    """Load, or wait for whoever loads. ``reuse`` accepts an entry that has become fresh meanwhile."""
+    patience = place.policy.wait
+    while True:
+        flight, mine = place.board(lookup)
+        if mine:
+            found = place.look(lookup) if reuse else None
+            if found is not None and found.verdict in (Verdict.FRESH, Verdict.EARLY):
+                # Somebody landed between our first look and our boarding.
+                place.give_up(flight)
+                return _taken(found)
+            return (yield from _lead(place, flight, run))
+        if not flights.may_wait(flight):
+            break
+        place.tally.waits += 1
+        try:
+            patience = yield from Join(flight, patience)
+        finally:
+            flights.waited(flight)
+        if flight.state == LANDED:
+            return place.share(flight)
+        if flight.state == FAILED:
+            raise flight.result
+        if flight.state == FLYING:
+            place.tally.wait_timeouts += 1
+            break
+    return (yield from _load_alone(place, run))
+
+
+def renew(place: LocalPlace, lookup: Any, run: Run) -> Flow[Any]:
+    """Load anew whatever is kept: a load that was already under way is waited for, not joined."""
+    flight, mine = place.board(lookup)
+    if not mine and flights.may_wait(flight):
+        try:
+            yield from Join(flight, place.policy.wait)
+        finally:
+            flights.waited(flight)
+        return (yield from obtain(place, lookup, run, reuse=False))
+    if not mine:
+        return (yield from _load_alone(place, run))
+    return (yield from _lead(place, flight, run))
+
+
+def write(place: LocalPlace, lookup: Any, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
+    """Run a function that writes, and keep what ``made`` makes of its result: whoever reads meanwhile waits for it.
+
+    If it raises, or an invalidation or another write came in between, the entry is dropped: who can tell which of two
+    writes the database took last?
+    """
+    flight = place.seize(lookup)
+    flights.enter(flight)
+    try:
+        result = yield from Load(run)
+        value = made(result)
+    except BaseException as error:
+        place.forget(lookup)
+        place.fail(flight, error if not isinstance(error, Exception) else _NoAnswer())
+        raise
+    place.land(flight, value)
+    if flight.void:
+        place.forget(lookup)
+    return result
+
+
+class _NoAnswer(BaseException):
+    """A write failed: that is no answer for those who wanted to read."""
+
+
+def _taken(found: Found) -> Any:
+    assert found.take is not None
+    return found.take()
+
+
+def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
+    flights.enter(flight)
+    try:
+        value = yield from Load(run, place.policy.timeout)
+    except BaseException as error:
+        place.fail(flight, error)
+        raise
+    return place.land(flight, value)
+
+
+def _load_alone(place: LocalPlace, run: Run) -> Flow[Any]:
+    """Run the loader for this caller only, and keep nothing."""
+    place.tally.loads += 1
+    try:
+        return (yield from Load(run, place.policy.timeout))
+    except Exception:
+        place.tally.errors += 1
+        raise
+
+
+def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[Any]:
+    """Load in the foreground; fall back on the old value if the loader fails or exceeds ``soft_timeout``."""
+    soft = place.policy.soft_timeout
+    try:
+        if soft is None:
+            return (yield from obtain(place, lookup, run))
+        flight = yield from _refresh_behind(place, lookup, run)
+        if flight is None:
+            return (yield from obtain(place, lookup, run))
+        yield from Join(flight, soft)
+        if flight.state == LANDED:
+            return place.share(flight)
+        if flight.state == FLYING:
+            place.tally.stale += 1
+            return _taken(old)
+        raise flight.result if flight.state == FAILED else TimeoutError
+    except Exception:
+        if place.look(lookup).node is not old.node:
+            raise  # invalidated meanwhile: the old value must not come back
+        place.tally.stale += 1
+        place.postpone(lookup)
+        return _taken(old)
+
+
+def _refresh_behind(place: LocalPlace, lookup: Any, run: Run) -> Flow[Flight | None]:
+    """Have the entry loaded anew behind the caller's back, once at a time. Answers the flight to watch."""
+    flight, mine = place.board(lookup)
+    if not mine:
+        return flight
+
+    def refresh() -> Flow[None]:
+        place.tally.refreshes += 1
+        try:
+            yield from _lead(place, flight, run)
+        except Exception:
+            place.postpone(lookup)
+
+    if not (yield from Spawn(refresh)):
+        place.give_up(flight)
+        return None
+    return flight
+

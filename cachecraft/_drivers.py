@@ -1,0 +1,290 @@
+"""Performs what flows ask for, for threads (``run``) and for tasks (``arun``): the only home of asyncio and of waiting.
+
+Flows decide, drivers do. Both drivers perform the same verbs; nothing here knows a key or a policy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+from cachecraft._core.effects import Effect, Flow, Join, Load, Remote, Sleep, Spawn
+from cachecraft._core.flights import FLYING, Flight, current
+from cachecraft._core.ports import Backend
+
+T = TypeVar("T")
+
+
+class Crew:
+    """Runs flows behind the callers' backs: daemon threads for the sync ones, tasks for the others; both bounded."""
+
+    def __init__(self, *, threads: int = 8, backlog: int = 1000) -> None:
+        self._threads = threads
+        self._backlog = backlog
+        self._lock = threading.Lock()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._todo: deque[Callable[[], object]] = deque()
+        self._wake = threading.Semaphore(0)
+        self._idle = 0
+        self._workers = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def after_fork(self) -> None:
+        """In a forked child: the threads and tasks of the parent are not here."""
+        self._lock = threading.Lock()
+        self._reset()
+
+    def submit(self, work: Callable[[], object]) -> bool:
+        """Run ``work`` in a thread, in a copy of the caller's context. False if the backlog is full."""
+        context = contextvars.copy_context()
+        with self._lock:
+            if self._closed or len(self._todo) >= self._backlog:
+                return False
+            self._todo.append(lambda: context.run(work))
+            if self._idle <= len(self._todo) - 1 and self._workers < self._threads:
+                self._workers += 1
+                # Daemons: a refresh must not keep an interpreter from ending.
+                threading.Thread(target=self._work, name=f"cachecraft-{self._workers}", daemon=True).start()
+        self._wake.release()
+        return True
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                self._idle += 1
+            found = self._wake.acquire(timeout=10)
+            with self._lock:
+                self._idle -= 1
+                if self._closed or not found:
+                    self._workers -= 1
+                    return
+                work = self._todo.popleft() if self._todo else None
+            if work is not None:
+                work()
+                del work
+
+    def spawn(self, work: Awaitable[Any]) -> bool:
+        """Run a coroutine as a task of the running loop. False if too many run already."""
+        if self._closed or len(self._tasks) >= self._backlog:
+            cast("Any", work).close()
+            return False
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)  # the loop itself holds tasks weakly
+        task.add_done_callback(self._done)
+        return True
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # its flow has counted it
+
+    def close(self) -> None:
+        """Take no more work, and end what waits. What runs in a thread runs to its end."""
+        with self._lock:
+            self._closed = True
+            self._todo.clear()
+            workers = self._workers
+        for _ in range(workers):
+            self._wake.release()
+        for task in list(self._tasks):
+            loop = task.get_loop()
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(task.cancel)
+
+    def __repr__(self) -> str:
+        return f"<Crew: {self._workers} threads, {len(self._todo)} waiting, {len(self._tasks)} tasks>"
+
+
+class Driver:
+    """Runs flows with one backend and one crew."""
+
+    def __init__(self, backend: Backend | None, crew: Crew) -> None:
+        self.backend = backend
+        self.crew = crew
+
+    def run(self, flow: Flow[T]) -> T:
+        """Run a flow to its end in this thread."""
+        send, value = flow.send, None
+        while True:
+            try:
+                effect = send(value)
+                while True:
+                    try:
+                        value = self._perform(effect)
+                        break
+                    except BaseException as error:
+                        effect = flow.throw(error)
+            except StopIteration as end:
+                return cast("T", end.value)
+
+    async def arun(self, flow: Flow[T]) -> T:
+        """Run a flow to its end in this task."""
+        send, value = flow.send, None
+        while True:
+            try:
+                effect = send(value)
+                while True:
+                    try:
+                        value = await self._aperform(effect)
+                        break
+                    except BaseException as error:
+                        effect = flow.throw(error)
+            except StopIteration as end:
+                return cast("T", end.value)
+
+    # -- threads ---------------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: Effect[Any]) -> Any:
+        if isinstance(effect, Remote):
+            assert self.backend is not None
+            return self.backend.perform(effect)
+        if isinstance(effect, Load):
+            return effect.call() if effect.timeout is None else self._load_within(effect.call, effect.timeout)
+        if isinstance(effect, Join):
+            return self._join(effect.flight, effect.patience)
+        if isinstance(effect, Spawn):
+            return self.crew.submit(lambda: self._alone(effect.flow))
+        if isinstance(effect, Sleep):
+            return time.sleep(effect.seconds)
+        raise TypeError(f"a flow asked for {effect!r}, which no driver knows")
+
+    def _alone(self, flow: Callable[[], Flow[Any]]) -> Any:
+        current.set(None)  # nobody waits for this, so it takes part in no chain of loads
+        return self.run(flow())
+
+    def _join(self, flight: Flight, patience: float) -> float:
+        if flight.state != FLYING:
+            return patience
+        if flight.on_loop and _loop_here():
+            return 0.0  # to block here may be to block the very task that is waited for
+        gate = threading.Lock()
+        gate.acquire()
+        opened = _Once(gate.release)
+        flight.subscribe(opened)
+        until = time.monotonic() + patience
+        try:
+            gate.acquire(timeout=patience)
+        finally:
+            flight.unsubscribe(opened)
+        return max(0.0, until - time.monotonic())
+
+    def _load_within(self, call: Callable[[], Any], timeout: float) -> Any:
+        """Wait for a loader no longer than ``timeout``; a thread cannot be stopped, so it runs on unheard."""
+        done = threading.Event()
+        outcome: list[tuple[bool, Any]] = []
+
+        def load() -> None:
+            try:
+                outcome.append((True, call()))
+            except BaseException as error:
+                outcome.append((False, error))
+            done.set()
+
+        context = contextvars.copy_context()
+        threading.Thread(target=context.run, args=(load,), name="cachecraft-load", daemon=True).start()
+        if not done.wait(timeout):
+            raise TimeoutError(f"the loader took longer than timeout={timeout} seconds")
+        worked, result = outcome[0]
+        if worked:
+            return result
+        raise result
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    async def _aperform(self, effect: Effect[Any]) -> Any:
+        if isinstance(effect, Remote):
+            assert self.backend is not None
+            if effect.settles:
+                return await through(self.backend.aperform(effect))
+            return await self.backend.aperform(effect)
+        if isinstance(effect, Load):
+            if effect.timeout is None:
+                return await effect.call()
+            async with asyncio.timeout(effect.timeout):
+                return await effect.call()
+        if isinstance(effect, Join):
+            return await self._ajoin(effect.flight, effect.patience)
+        if isinstance(effect, Spawn):
+            return self.crew.spawn(self._aalone(effect.flow))
+        if isinstance(effect, Sleep):
+            return await asyncio.sleep(effect.seconds)
+        raise TypeError(f"a flow asked for {effect!r}, which no driver knows")
+
+    async def _aalone(self, flow: Callable[[], Flow[Any]]) -> Any:
+        current.set(None)  # as for threads
+        return await self.arun(flow())
+
+    async def _ajoin(self, flight: Flight, patience: float) -> float:
+        if flight.state != FLYING:
+            return patience
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not landed.done():
+                landed.set_result(None)
+
+        def opened() -> None:
+            if _loop_here() is loop:
+                wake()
+                return
+            try:
+                loop.call_soon_threadsafe(wake)
+            except RuntimeError:
+                return  # the loop has been closed, and nobody waits there any more
+
+        flight.subscribe(opened)
+        until = loop.time() + patience
+        try:
+            await asyncio.wait((landed,), timeout=patience)
+        finally:
+            flight.unsubscribe(opened)
+        return max(0.0, until - loop.time())
+
+
+class _Once:
+    """Calls a function the first time only."""
+
+    __slots__ = ("_calls",)
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._calls = [call]
+
+    def __call__(self) -> None:
+        try:
+            call = self._calls.pop()
+        except IndexError:
+            return
+        call()
+
+
+def _loop_here() -> asyncio.AbstractEventLoop | None:
+    return asyncio._get_running_loop()
+
+
+async def through(work: Awaitable[T]) -> T:
+    """Await to the end, even if the caller is cancelled meanwhile; then the cancellation goes on."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            if task.cancelled():
+                raise
+            cancelled = error
+        except BaseException:  # noqa: S110 - raised below, from the task itself
+            pass
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()
+        raise cancelled
+    return task.result()

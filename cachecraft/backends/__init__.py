@@ -1,0 +1,1 @@
+"""Where entries live: in this process (``memory``) or in Redis (``redis``)."""

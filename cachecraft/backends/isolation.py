@@ -1,0 +1,155 @@
+"""Who owns a value in memory: what may be shared as it is, how the rest is copied, and how much it weighs.
+
+Knows values only: no key, no node, no lock.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import decimal
+import enum
+import fractions
+import functools
+import ipaddress
+import pathlib
+import re
+import sys
+import types
+import uuid
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any, Final
+
+SHARED: Final = frozenset(
+    {
+        *(int, float, complex, bool, str, bytes, type(None), type(...), type(NotImplemented), range, type, slice),
+        *(datetime.date, datetime.time, datetime.timedelta, datetime.datetime, datetime.timezone),
+        *(decimal.Decimal, fractions.Fraction, uuid.UUID, re.Pattern),
+        *(pathlib.PurePosixPath, pathlib.PureWindowsPath, pathlib.PosixPath, pathlib.WindowsPath),
+        *(ipaddress.IPv4Address, ipaddress.IPv6Address, ipaddress.IPv4Network, ipaddress.IPv6Network),
+        *(types.FunctionType, types.BuiltinFunctionType, types.ModuleType),
+    }
+)
+"""Types whose values nobody can change, so that all callers may hold the same one."""
+
+Copier = Callable[[Any], Any]
+_SEQUENCES: Final = (list, tuple, set, frozenset, deque)
+_MAPPINGS: Final = (dict, OrderedDict, defaultdict)
+
+
+def copier(value: object, isolate: bool | None) -> Copier | None:
+    """How each caller gets a ``value`` of its own, or ``None`` where all may share it.
+
+    ``isolate=None`` copies containers and dataclasses and shares what is opaque, ``True`` copies all of it deeply,
+    ``False`` shares everything.
+    """
+    if isolate is False or type(value) in SHARED:
+        return None
+    if isolate:
+        return copy.deepcopy
+    kind = type(value)
+    if kind in (list, dict, set) and SHARED.issuperset(map(type, value.values() if kind is dict else value)):  # type: ignore[attr-defined,call-overload]  # the kinds just tested have these
+        return kind.copy  # type: ignore[attr-defined,no-any-return]  # as above
+    return None if _copy(value, {}) is value else own
+
+
+def own(value: Any) -> Any:
+    """A copy whose containers and dataclasses are the caller's alone; opaque objects inside stay shared."""
+    return _copy(value, {})
+
+
+def _copy(value: Any, memo: dict[int, Any]) -> Any:
+    kind = type(value)
+    if kind in SHARED or isinstance(value, enum.Enum):
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind is list or kind is set or kind is deque or kind is bytearray:
+        return _copy_sequence(value, memo)
+    if kind in _MAPPINGS:
+        twin = memo[id(value)] = value.copy()
+        for key in twin:
+            twin[key] = _copy(twin[key], memo)
+        return twin
+    if isinstance(value, (tuple, frozenset)):
+        items = [_copy(item, memo) for item in value]
+        if all(map(_same, items, value)):
+            return value
+        return value._make(items) if hasattr(value, "_make") else kind(items)
+    if dataclasses.is_dataclass(value):
+        return _copy_dataclass(value, memo)
+    return value
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other
+
+
+def _copy_sequence(value: Any, memo: dict[int, Any]) -> Any:
+    twin = memo[id(value)] = value.copy()
+    if not isinstance(value, (set, bytearray)):  # what a set or a bytearray holds is hashable or a byte
+        for at, item in enumerate(value):
+            twin[at] = _copy(item, memo)
+    return twin
+
+
+def _copy_dataclass(value: Any, memo: dict[int, Any]) -> Any:
+    frozen = value.__dataclass_params__.frozen
+    twin = memo[id(value)] = copy.copy(value)
+    changed = not frozen
+    for field in dataclasses.fields(value):
+        old = getattr(value, field.name, None)
+        new = _copy(old, memo)
+        if new is not old:
+            object.__setattr__(twin, field.name, new)
+            changed = True
+    if changed:
+        return twin
+    memo[id(value)] = value
+    return value
+
+
+_BASE: Final = 250
+"""Bytes of bookkeeping for an entry: node, call key, table slot."""
+_QUICK: Final = frozenset({int, float, bool, type(None), str, bytes})
+_PATIENCE: Final = 20_000
+
+
+def weigh(value: object) -> int:
+    """Roughly how many bytes an entry with this value holds, bookkeeping included.
+
+    It looks into containers, dataclasses and plain objects; past 20,000 objects it extrapolates nothing and stops,
+    so the weight of a larger structure is a lower bound.
+    """
+    if type(value) in _QUICK:
+        return sys.getsizeof(value) + _BASE
+    total, todo, seen = _BASE, [value], set[int]()
+    while todo and len(seen) < _PATIENCE:
+        each = todo.pop()
+        if id(each) in seen or isinstance(each, (type, types.ModuleType, types.FunctionType)):
+            continue
+        seen.add(id(each))
+        total += _shallow(each)
+        if isinstance(each, dict):
+            todo.extend(each)
+            todo.extend(each.values())
+        elif isinstance(each, (*_SEQUENCES,)):
+            todo.extend(each)
+        elif type(each) not in SHARED and isinstance(getattr(each, "__dict__", None), dict):
+            todo.append(vars(each))
+    return total
+
+
+def _shallow(value: object) -> int:
+    try:
+        return sys.getsizeof(value)
+    except Exception:  # a foreign __sizeof__ may do anything, and the weight is an estimate
+        return 64
+
+
+@functools.lru_cache(maxsize=1024)
+def plain_enum(kind: type) -> bool:
+    """Whether members of this enumeration are told apart by identity, as far as ``==`` goes."""
+    return issubclass(kind, enum.Enum) and kind.__eq__ is object.__eq__ and kind.__hash__ is enum.Enum.__hash__

@@ -1,0 +1,325 @@
+"""One function's results in memory under its policy: what may be served, what is stored, and for how long.
+
+Knows its table and its policy; no colour. ``lead``, ``land`` and ``fail`` are what the generated wrapper calls, the
+rest is for the flow (``_core.local``).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from cachecraft._core import flights
+from cachecraft._core import local as flow
+from cachecraft._core.calls import Subject, Values
+from cachecraft._core.effects import Flow
+from cachecraft._core.entry import MISSING, Verdict, judge
+from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
+from cachecraft._core.policy import Lifetime, Policy
+from cachecraft._core.ports import Found, Run
+from cachecraft._core.tally import Tally
+from cachecraft.backends.eviction import DEAD, Node
+from cachecraft.backends.isolation import SHARED, copier, weigh
+from cachecraft.backends.memory import Memory
+from cachecraft.backends.nodes import Copied, Named, Raised, hold
+from cachecraft.backends.table import Lookup, Table
+
+log: Final = logging.getLogger("cachecraft")
+
+THROTTLE: Final = 1.0
+"""Seconds until a refresh that failed is tried again."""
+_XFETCH_REACH: Final = 20.0
+"""How many load times before the end the draw of XFetch begins; the odds beyond are below 1e-8."""
+
+_MISS: Final = Found(Verdict.MISS)
+
+
+class Local:
+    """Keeps the results of one function in memory."""
+
+    def __init__(self, table: Table, policy: Policy, tally: Tally) -> None:
+        self.table = table
+        self.memory = table.memory
+        self.policy = policy
+        self.tally = tally
+        self._tag = table.prefix.__add__
+        self._lifetime: Lifetime | None = None if callable(policy.ttl) else policy.lifetime(None)
+        self._tags: tuple[str, ...] = ()
+        self._complained = False
+        subject = table.subject
+        self._named = bool(
+            policy.keep or policy.refresh_ahead or policy.beta or subject.named or subject.tags or subject.tag_maker
+        )
+        #: Whether the wrapper may load by itself: nothing about a miss needs a second thought.
+        self.quick = not (self._named or policy.timeout)
+
+    # -- the wrapper's own path -----------------------------------------------------------------------------------
+
+    def lead(self, key: Any, kind: object, owner: object = None) -> Flight | None:
+        """Begin the load of a plain call, or ``None`` where the flow must look closer."""
+        if not self.quick:
+            return None
+        flight = self.table.lead(key, kind, owner)
+        if flight is not None:
+            self.tally.misses += 1
+        return flight
+
+    def land(self, flight: Flight, value: Any) -> Any:
+        """Store what was loaded, unless it was invalidated meanwhile; wake who joined; hand the value back."""
+        now = self.memory.clock()
+        flights.leave(flight)
+        tally = self.tally
+        tally.loads += 1
+        tally.load_time += now - flight.began
+        node: Node | None = None
+        try:
+            node = self._node(flight, value, now)
+        except Exception as error:
+            self.failed(error, "storing the result of")
+        if node is not None and not self.table.end(flight, LANDED, value, node):
+            tally.store_lost += 1
+        elif node is None:
+            self.table.end(flight, LANDED, value)
+        return value
+
+    def fail(self, flight: Flight, error: BaseException) -> None:
+        """The loader raised. Who joined gets its exception, unless it was the leader's own cancellation."""
+        now = self.memory.clock()
+        flights.leave(flight)
+        self.tally.loads += 1
+        self.tally.errors += 1
+        self.tally.load_time += now - flight.began
+        if not isinstance(error, Exception):
+            self.table.end(flight, ABANDONED, error)
+            return
+        node: Node | None = None
+        for kind, ttl in self.policy.cache_errors or ():
+            if isinstance(error, kind):
+                node = self._named_node(Raised(), flight, error, now + ttl, now, weigh(None))
+                break
+        self.table.end(flight, FAILED, error, node)
+
+    def _node(self, flight: Flight, value: Any, now: float) -> Node | None:
+        """The node for a result, or ``None`` where it is not to be kept."""
+        policy = self.policy
+        if policy.when is not None and not policy.when(value):
+            self.tally.not_kept += 1
+            return None
+        lifetime = self._lifetime or policy.lifetime(value)
+        expires = now + lifetime.low + lifetime.span * self.memory.random()
+        copy = None if type(value) in SHARED else copier(value, policy.isolate)
+        size = weigh(value)
+        bound = self.memory.bound.max_bytes
+        if bound is not None and size > bound:
+            self.tally.refused += 1
+            return None
+        if copy is not None:
+            node = Copied()
+            node.copier = copy
+            flight.copier = copy
+            return self._named_node(node, flight, copy(value), expires, now, size)
+        if self._named or self.table.wired or isinstance(flight.key, str):
+            return self._named_node(Named(), flight, value, expires, now, size)
+        plain = Node()
+        _, plain.key, plain.kind = flight.key
+        plain.value, plain.expires, plain.shelf, plain.size, plain.hits = value, expires, flight.shelf, size, 0
+        return plain
+
+    def _named_node(
+        self, node: Named, flight: Flight, value: Any, expires: float, now: float, size: int
+    ) -> Named:
+        policy, table, lookup = self.policy, self.table, flight.lookup
+        if lookup is None:
+            _, node.key, node.kind = flight.key
+            node.wire, node.tags = (table.flight_wire(flight) if table.wired else None), ()
+        else:
+            node.key, node.kind, node.wire, node.tags = lookup.key, lookup.kind, lookup.wire, lookup.tags
+            if node.key is None and node.wire is None:
+                node.wire = table.flight_wire(flight)
+            if table.subject.tag_maker is not None:
+                made = tuple(map(self._tag, table.subject.tags_of_result(lookup.values, value)))
+                if flight.lost.intersection(made):
+                    flight.void = True
+                node.tags = (*node.tags, *made)
+        node.cost = now - flight.began
+        node.until = expires + policy.keep
+        node.shelf, node.size, node.hits = flight.shelf, size, 0
+        hold(node, value)
+        # A hit that the wrapper may serve unasked ends where a refresh may be due.
+        node.expires = expires - max(policy.refresh_ahead, _XFETCH_REACH * policy.beta * node.cost)
+        node.fresh_until = expires
+        return node
+
+    def variant(self, policy: Policy, tags: tuple[str, ...]) -> Local:
+        """The same place under another policy, with tags of its own: for what is stored by hand."""
+        twin = Local(self.table, policy, self.tally)
+        twin._tags = tuple(map(self._tag, tags))
+        twin._named, twin.quick = True, False
+        return twin
+
+    # -- the flow's path --------------------------------------------------------------------------------------------
+
+    def lookup(self, values: Values) -> Lookup:
+        lookup = self.table.lookup(values)
+        lookup.tags = self._tags + tuple(map(self._tag, self.table.subject.rendered_tags(values)))
+        return lookup
+
+    def look(self, lookup: Lookup) -> Found:
+        node = self.table.find(lookup)
+        if node is None or node.expires == DEAD:
+            return _MISS
+        now = self.memory.clock()
+        if not isinstance(node, Named):
+            verdict = Verdict.FRESH if node.expires > now else Verdict.MISS
+        else:
+            policy = self.policy
+            verdict = judge(
+                node.fresh_until - now,
+                stale=policy.stale,
+                grace=policy.grace,
+                ahead=policy.refresh_ahead,
+                beta=policy.beta,
+                cost=node.cost,
+                random=self.memory.random() if policy.beta else 0.0,
+            )
+            if verdict is not Verdict.FRESH and node.expires > now:
+                verdict = Verdict.FRESH  # a refresh has just failed; this one is not tried again at once
+        return Found(verdict, lambda: self._serve(node), "expired", node)
+
+    def _serve(self, node: Node) -> Any:
+        node.hits += 1
+        return node.value
+
+    def board(self, lookup: Lookup) -> tuple[Flight, bool]:
+        return self.table.board(lookup)
+
+    def seize(self, lookup: Lookup) -> Flight:
+        """Take a key's place on the board from whoever has it, who then stores nothing."""
+        with self.memory.lock:
+            self.memory.void(self.table, lookup)
+            return self.board(lookup)[0]
+
+    def forget(self, lookup: Lookup) -> None:
+        self.memory.invalidate(lookup)
+
+    def give_up(self, flight: Flight) -> None:
+        self.table.end(flight, ABANDONED, None)
+
+    def postpone(self, lookup: Lookup) -> None:
+        """Let the old value be for a moment: a refresh has just failed."""
+        node = self.table.find(lookup)
+        if isinstance(node, Named) and node.expires != DEAD:
+            with self.memory.lock:
+                if node.expires != DEAD:
+                    node.expires = min(self.memory.clock() + THROTTLE, node.until)
+
+    def share(self, flight: Flight) -> Any:
+        """The result of a flight, for somebody who joined it."""
+        return flight.copier(flight.result) if flight.copier is not None else flight.result
+
+    # -- what a cached function offers, as flows; none of them has anything to wait for, but ``recall`` and ``renew`` --
+
+    def key(self, values: Values) -> str:
+        lookup = self.table.lookup(values)
+        return lookup.wire or self.table.subject.wire(self.table.prefix, values, lookup.shelf.serial or None)
+
+    def recall(self, values: Values, run: Run) -> Flow[Any]:
+        return flow.recall(self, values, run)
+
+    def renew(self, values: Values, run: Run) -> Flow[Any]:
+        return flow.renew(self, self.lookup(values), run)
+
+    def peek(self, values: Values) -> Flow[Any]:
+        """The value that is kept, or ``MISSING``."""
+        found = self.look(self.lookup(values))
+        if found.verdict in (Verdict.MISS, Verdict.GRACE) or isinstance(found.node, Raised):
+            return MISSING
+        return found.node.value
+        yield
+
+    def put(self, values: Values, value: Any) -> Flow[bool]:
+        """Keep a value that the caller brings; a load under way keeps its own to itself. False if it was declined."""
+        lookup = self.lookup(values)
+        now = self.memory.clock()
+        flight = Flight(lookup.flight_key, now)
+        flight.lookup, flight.shelf = lookup, lookup.shelf
+        node = self._node(flight, value, now)
+        with self.memory.lock:
+            self.memory.void(self.table, lookup)
+            if node is not None:
+                self.table.put(node)
+        return node is not None
+        yield
+
+    def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
+        return flow.write(self, self.lookup(values), run, made)
+
+    def drop(self, values: Values) -> Flow[int]:
+        dropped = self.memory.invalidate(self.lookup(values))
+        self.tally.invalidated += dropped
+        return dropped
+        yield
+
+    def drop_all(self) -> Flow[int]:
+        dropped = self.memory.invalidate_table(self.table)
+        self.tally.invalidated += dropped
+        return dropped
+        yield
+
+    def failed(self, error: Exception, doing: str) -> None:
+        """Count a failure that the caller is spared, and log it once."""
+        self.tally.refused += 1
+        if not self._complained:
+            self._complained = True
+            log.warning("%s %s failed; the caller got its result: %r", doing, self.table.subject.label, error)
+
+    def __repr__(self) -> str:
+        return f"<Local {self.table!r}>"
+
+
+class LocalKeeper:
+    """Keeps the entries of a whole cache in memory."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.memory = memory
+
+    def function(
+        self,
+        subject: Subject,
+        policy: Policy,
+        tally: Tally,
+        prefix: str,
+        *,
+        fn: Callable[..., Any] | None = None,
+        serializer: object = None,
+    ) -> Local:
+        """The place of one function. Memory holds any object, so nothing is asked of a serializer."""
+        return Local(Table(self.memory, subject, prefix), policy, tally)
+
+    def delete(self, wire: str) -> Flow[int]:
+        return self.memory.invalidate_key(wire)
+        yield
+
+    def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
+        count = self.memory.invalidate_pattern(prefix, pattern)
+        if progress is not None:
+            progress(count)
+        return count
+        yield
+
+    def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
+        return self.memory.invalidate_tags(prefix + tag for tag in tags)
+        yield
+
+    def clear(self, prefixes: Iterable[str]) -> Flow[int | None]:
+        wanted = frozenset(prefixes)
+        tables = [table for table in list(self.memory.tables) if table.prefix in wanted]
+        return sum(map(self.memory.invalidate_table, tables))
+        yield
+
+    def after_fork(self) -> None:
+        self.memory.after_fork()
+
+    def __repr__(self) -> str:
+        return f"<LocalKeeper {self.memory!r}>"

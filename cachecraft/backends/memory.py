@@ -1,0 +1,188 @@
+"""Entries in this process: nodes by call key and by wire key, bounded, and never revived once invalidated.
+
+Knows functions only by their tables, and neither Redis nor an event loop. A hit reads ``Shelf.nodes`` without a lock
+(see ``_wrappers``); whatever changes something holds ``Memory.lock``, and what is invalidated has ``expires == DEAD``
+before the lock is released.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable
+from threading import RLock
+
+from cachecraft._core.flights import Flight
+from cachecraft._core.keys import matcher
+from cachecraft.backends.eviction import DEAD, Bound, Node
+from cachecraft.backends.nodes import Grave, Named, Shelf
+from cachecraft.backends.table import Lookup, Table
+
+
+class Memory:
+    """A bounded store of nodes, shared by the functions of one cache."""
+
+    def __init__(
+        self, *, max_entries: int, max_bytes: int | None, clock: Callable[[], float], random: Callable[[], float]
+    ) -> None:
+        # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
+        self.lock = RLock()
+        self.clock = clock
+        self.random = random
+        self.bound = Bound(max_entries, max_bytes, self.detach)
+        self.names: dict[str, Named] = {}
+        self.tags: dict[str, set[Named]] = {}
+        self.tables: weakref.WeakSet[Table] = weakref.WeakSet()
+        self._graves: deque[Grave] = deque()
+
+    def after_fork(self) -> None:
+        """In a forked child: the lock may be held, and loads be led, by threads that are not here."""
+        self.lock = RLock()
+        for table in list(self.tables):
+            table.flights.clear()
+
+    def __len__(self) -> int:
+        with self.lock:
+            self.reap()
+            return len(self.bound)
+
+    # -- removing; the caller holds the lock ---------------------------------------------------------------------
+
+    def detach(self, node: Node) -> None:
+        """Take a node out of every index, and make sure that nobody serves it."""
+        node.expires = DEAD
+        shelf: Shelf = node.shelf
+        if node.key is not None and shelf.nodes.get(node.key) is node:
+            del shelf.nodes[node.key]
+        if isinstance(node, Named):
+            if node.wire is not None and self.names.get(node.wire) is node:
+                del self.names[node.wire]
+            for tag in node.tags:
+                tagged = self.tags.get(tag)
+                if tagged is not None:
+                    tagged.discard(node)
+                    if not tagged:
+                        del self.tags[tag]
+        shelf.retired += node.hits
+        node.hits = 0
+        shelf.table.count -= 1
+
+    def drop(self, node: Node) -> int:
+        """Remove a node; 1 if it could still have been served."""
+        alive = (node.until if isinstance(node, Named) else node.expires) > self.clock()
+        self.detach(node)
+        self.bound.remove(node)
+        return int(alive)
+
+    def bury(self, grave: Grave) -> None:
+        """An owner died. Called by the garbage collector, perhaps in the middle of anything: it must not block."""
+        self._graves.append(grave)
+        if self.lock.acquire(blocking=False):
+            try:
+                # Re-entrant: in this very thread somebody may be in the middle of a change. Then it waits.
+                if not self._busy():
+                    self.reap()
+            finally:
+                self.lock.release()
+
+    def _busy(self) -> bool:
+        return self.lock._recursion_count() > 1  # type: ignore[attr-defined]  # what threading.Condition relies on
+
+    def reap(self) -> None:
+        """Let go of what belonged to objects that have died."""
+        while self._graves:
+            shelf = self._graves.popleft().shelf
+            table = shelf.table
+            table.graves.pop(shelf.serial, None)
+            for ident, each in list(table.shelves.items()):
+                if each is shelf:
+                    del table.shelves[ident]
+                    break
+            for node in list(shelf.nodes.values()):
+                self.drop(node)
+            if table.wired:
+                for wired in [node for node in self.names.values() if node.shelf is shelf]:
+                    self.drop(wired)
+            table.retired += shelf.retired
+
+    # -- invalidating -------------------------------------------------------------------------------------------
+
+    def _void(self, table: Table, doomed: Callable[[Flight], bool]) -> None:
+        for flight in list(table.flights.values()):
+            if doomed(flight):
+                flight.void = True
+                table.flights.pop(flight.key, None)
+
+    def invalidate(self, lookup: Lookup) -> int:
+        """Drop the entry of one call."""
+        with self.lock:
+            self.void(lookup.table, lookup)
+            node = lookup.table.find(lookup)
+            return self.drop(node) if node is not None else 0
+
+    @staticmethod
+    def void(table: Table, lookup: Lookup) -> None:
+        """Have the load of a call under way, if there is one, keep its result to itself."""
+        flight = table.flights.pop(lookup.flight_key, None)
+        if flight is not None:
+            flight.void = True
+
+    def invalidate_key(self, wire: str) -> int:
+        """Drop the entry with this wire key, whichever function it belongs to."""
+        with self.lock:
+            for table in self._tables():
+                if wire.startswith(table.prefix):
+                    self._void(table, lambda flight, table=table: table.flight_wire(flight) == wire)  # type: ignore[misc]  # a default binds the loop's table
+                    if wire.startswith(table.prefix + table.subject.stem):
+                        table.index()
+            node = self.names.get(wire)
+            return self.drop(node) if node is not None else 0
+
+    def invalidate_pattern(self, prefix: str, pattern: str) -> int:
+        """Drop what matches a glob pattern within one namespace."""
+        matches = matcher(prefix + pattern)
+        fixed = prefix + pattern[: min((at for at, sign in enumerate(pattern) if sign in "*?[\\"), default=len(pattern))]
+        with self.lock:
+            for table in self._tables():
+                if table.prefix != prefix:
+                    continue
+                self._void(table, lambda flight, table=table: matches(table.flight_wire(flight)))  # type: ignore[misc]  # as above
+                name = prefix + table.subject.stem
+                if fixed.startswith(name) or name.startswith(fixed):
+                    table.index()
+            doomed = [node for wire, node in self.names.items() if wire.startswith(prefix) and matches(wire)]
+            return sum(map(self.drop, doomed))
+
+    def invalidate_tags(self, tags: Iterable[str]) -> int:
+        """Drop what carries any of these tags (their full names)."""
+        names = frozenset(tags)
+        with self.lock:
+            for table in self._tables():
+                for flight in table.flights.values():
+                    # The tags of a result are known only once it is there; they are compared then.
+                    flight.lost = flight.lost | names
+                self._void(table, lambda flight: bool(names & (flight.tags or frozenset())))
+            doomed = {node for name in names for node in self.tags.get(name, ())}
+            return sum(map(self.drop, doomed))
+
+    def invalidate_table(self, table: Table) -> int:
+        """Drop all that belongs to one function."""
+        with self.lock:
+            self.reap()
+            self._void(table, lambda _: True)
+            shelves = [table.shelf, *table.shelves.values()]
+            doomed = {node for shelf in shelves for node in shelf.nodes.values()}
+            doomed.update(node for node in self.names.values() if node.shelf.table is table)
+            return sum(map(self.drop, doomed))
+
+    def clear(self) -> int:
+        with self.lock:
+            return sum(self.invalidate_table(table) for table in self._tables())
+
+    def _tables(self) -> list[Table]:
+        self.reap()
+        return list(self.tables)
+
+    def __repr__(self) -> str:
+        bound = self.bound
+        return f"<Memory: {len(bound)} of {bound.max_entries} entries, {bound.bytes} of {bound.max_bytes} bytes>"

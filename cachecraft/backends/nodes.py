@@ -1,0 +1,84 @@
+"""What memory holds: nodes that answer in their own way, and the shelves they stand on; knows no policy and no lock."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from cachecraft.backends.eviction import Node
+from cachecraft.backends.isolation import Copier
+
+if TYPE_CHECKING:
+    from cachecraft.backends.table import Table
+
+_held = Node.value.__get__  # type: ignore[attr-defined]  # the slot itself, beneath the properties below
+
+
+hold = Node.value.__set__  # type: ignore[attr-defined]  # as above
+
+
+class Named(Node):
+    """A node that can be found by its wire key, has tags, or outlives its ttl."""
+
+    __slots__ = ("cost", "fresh_until", "tags", "until", "wire")
+
+    wire: str | None
+    tags: tuple[str, ...]
+    fresh_until: float
+    """Clock seconds at which its ttl ends; ``expires`` may come earlier, to ask for a refresh, or later, after one
+    has failed."""
+    until: float
+    """Clock seconds at which even ``stale`` and ``grace`` end."""
+    cost: float
+
+
+class Copied(Named):
+    """A node whose value each caller gets a copy of."""
+
+    __slots__ = ("copier",)
+
+    copier: Copier
+
+    @property
+    def value(self) -> Any:  # type: ignore[override]  # reading it is the moment to copy
+        return self.copier(_held(self))
+
+
+class Raised(Named):
+    """A node that remembers an exception."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> Any:  # type: ignore[override]  # reading it is the moment to raise
+        # Without its old traceback, which would grow with every raise and keep the frames of all callers alive.
+        raise _held(self).with_traceback(None)
+
+
+
+
+class Shelf:
+    """The nodes of one function, or of one function and one object, by call key."""
+
+    __slots__ = ("nodes", "owner", "retired", "serial", "table")
+
+    def __init__(self, table: Table, serial: int = 0) -> None:
+        self.table = table
+        self.nodes: dict[Any, Node] = {}
+        self.serial = serial
+        """Tells the objects apart to which shelves belong; 0 is the function's own."""
+        self.owner: weakref.ref[Any] | None = None
+        self.retired = 0
+        """Hits of nodes that are gone."""
+
+    def belongs_to(self, owner: object) -> bool:
+        """Ids are used again, so a shelf found by an id may be that of an object that has died."""
+        return self.owner is not None and self.owner() is owner
+
+
+class Grave(weakref.ref[Any]):
+    """Tells when the owner of a shelf has died."""
+
+    __slots__ = ("shelf",)
+
+    shelf: Shelf

@@ -1,0 +1,266 @@
+"""What memory holds for one function: how a call finds its node, and the loads under way.
+
+Knows the memory it is part of; no policy, no clock of its own, no colour.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from cachecraft._core import flights
+from cachecraft._core.calls import ATOMIC, Subject, Values
+from cachecraft._core.errors import UnkeyableError
+from cachecraft._core.flights import ABANDONED, Flight
+from cachecraft.backends.eviction import Node
+from cachecraft.backends.isolation import plain_enum
+from cachecraft.backends.nodes import Grave, Named, Shelf
+
+if TYPE_CHECKING:
+    from cachecraft.backends.memory import Memory
+
+_serials: Final = itertools.count(1)
+
+
+def _atomic(key: Any, kind: object) -> bool:
+    if kind is not None:
+        return _tells(key, kind)
+    half = len(key) // 2
+    return all(map(_tells, key[:half], key[half:]))
+
+
+def _tells(value: Any, kind: Any) -> bool:
+    """Whether equality and type together tell this value from all others. Zero has two signs, and nan no equal."""
+    return kind in ATOMIC or (kind is float and value == value and value != 0) or plain_enum(kind)
+
+
+class Lookup:
+    """One call on its way through the flow: where its node would be, under which names."""
+
+    __slots__ = ("key", "kind", "shelf", "table", "tags", "values", "wire")
+
+    def __init__(
+        self, table: Table, shelf: Shelf, values: Values, key: Any, kind: object, wire: str | None
+    ) -> None:
+        self.table = table
+        self.shelf = shelf
+        self.values = values
+        self.key = key
+        """The call key, or ``None`` where an argument is of a type whose equality may lie."""
+        self.kind = kind
+        self.wire = wire
+        self.tags: tuple[str, ...] = ()
+
+    @property
+    def flight_key(self) -> Any:
+        return self.wire if self.table.subject.named or self.key is None else (id(self.shelf), self.key, self.kind)
+
+
+class Table:
+    """What memory holds for one function."""
+
+    def __init__(self, memory: Memory, subject: Subject, prefix: str) -> None:
+        self.memory = memory
+        self.subject = subject
+        self.prefix = prefix
+        self.shelf = Shelf(self)
+        #: Nodes by ``id`` of the object they belong to: what the wrapper of a method looks into.
+        self.owners: dict[int, dict[Any, Node]] = {}
+        self.shelves: dict[int, Shelf] = {}
+        self.flights: dict[Any, Flight] = {}
+        self.wired = subject.named
+        """Some node may be found by its wire key only, so a miss by call key proves nothing."""
+        self.count = 0
+        self.retired = 0
+        self.graves: dict[int, Grave] = {}
+        memory.tables.add(self)
+
+    # -- finding ----------------------------------------------------------------------------------------------
+
+    def lookup(self, values: Values) -> Lookup:
+        """Work out the names of a call.
+
+        Raises:
+            UnkeyableError: an argument has no stable identity.
+        """
+        subject = self.subject
+        owner = subject.owner(values)
+        shelf = self.shelf if owner is None else self.shelf_of(owner)
+        key, kind = subject.call_key(values)
+        if subject.owned and owner is None or not _atomic(key, kind) or subject.maker or subject.vary:
+            key = kind = None
+        wire = subject.wire(self.prefix, values, shelf.serial or None) if key is None or self.wired else None
+        return Lookup(self, shelf, values, key, kind, wire)
+
+    def shelf_of(self, owner: object) -> Shelf:
+        """The shelf that lives as long as ``owner`` does, without keeping it alive."""
+        shelf = self.shelves.get(id(owner))
+        if shelf is not None and shelf.belongs_to(owner):
+            return shelf
+        with self.memory.lock:
+            self.memory.reap()
+            shelf = self.shelves.get(id(owner))
+            if shelf is None or not shelf.belongs_to(owner):
+                shelf = self._new_shelf(owner)
+        return shelf
+
+    def _new_shelf(self, owner: object) -> Shelf:
+        shelf = Shelf(self, next(_serials))
+        try:
+            # Ids are used again, so the wrapper must not find this one once the owner is gone. The callback is C code
+            # to the last instruction: no signal handler can keep it from running to its end.
+            shelf.owner = weakref.ref(owner, partial(self.owners.pop, id(owner)))
+            grave = Grave(owner, self.memory.bury)
+        except TypeError:
+            raise UnkeyableError(
+                f"{self.subject.parameters[0]!r} of {self.subject.label} is a {type(owner).__qualname__}, which has no"
+                " stable identity and allows no weak reference; give key=, define __cache_key__(), or add"
+                " '__weakref__' to its __slots__"
+            ) from None
+        grave.shelf = shelf
+        self.graves[shelf.serial] = grave
+        self.shelves[id(owner)] = shelf
+        self.owners[id(owner)] = shelf.nodes
+        return shelf
+
+    def find(self, lookup: Lookup) -> Node | None:
+        """The node of a call, however old."""
+        if lookup.key is not None:
+            node = lookup.shelf.nodes.get(lookup.key)
+            if node is not None and node.kind is lookup.kind:
+                return node
+        return self.memory.names.get(lookup.wire) if lookup.wire is not None else None
+
+    # -- loading ----------------------------------------------------------------------------------------------
+
+    def lead(self, key: Any, kind: object, owner: object = None) -> Flight | None:
+        """Begin the load of a plain call; ``None`` where the flow must look closer. Takes no lock."""
+        if self.wired or not (kind in ATOMIC if kind is not None else ATOMIC.issuperset(key[len(key) // 2 :])):
+            return None
+        shelf = self.shelf
+        if owner is not None:
+            found = self.shelves.get(id(owner))
+            if found is None or not found.belongs_to(owner):
+                return None
+            shelf = found
+        flight_key = (shelf.serial, key, kind)
+        now = self.memory.clock()
+        flight = Flight(flight_key, now)
+        if self.flights.setdefault(flight_key, flight) is not flight:
+            return None
+        node = shelf.nodes.get(key)
+        if node is not None and (node.kind is not kind or node.expires > now):
+            # Somebody landed between the wrapper's look and ours, or another kind of argument sits in this place.
+            self.end(flight, ABANDONED, None)
+            return None
+        flight.shelf = shelf
+        flights.enter(flight)
+        return flight
+
+    def board(self, lookup: Lookup) -> tuple[Flight, bool]:
+        """The flight of a call, and whether the caller is to lead it."""
+        flight = Flight(lookup.flight_key, self.memory.clock())
+        flight.tags = frozenset(lookup.tags)
+        flight.lookup = lookup
+        flight.shelf = lookup.shelf
+        found = self.flights.setdefault(flight.key, flight)
+        return found, found is flight
+
+    def end(self, flight: Flight, state: int, result: Any, node: Node | None = None) -> bool:
+        """Take the flight off the board, store its node unless an invalidation came, and wake who joined."""
+        with self.memory.lock:
+            stored = node is not None and not flight.void
+            if stored:
+                self.put(node)  # type: ignore[arg-type]  # not None, as just tested
+            if self.flights.get(flight.key) is flight:
+                del self.flights[flight.key]
+        flight.settle(state, result)
+        return stored
+
+    def put(self, node: Node) -> None:
+        """Store a node under all its names. The caller holds the lock."""
+        memory, nodes, key = self.memory, node.shelf.nodes, node.key
+        old = nodes.get(key) if key is not None else None
+        named = isinstance(node, Named) and node.wire is not None
+        if old is not None and old.kind is not node.kind:
+            # The place is taken by an argument that is equal and means something else, as True is to 1.
+            assert named
+            node.key, old = None, None
+            self.wired = True
+        if named and old is None:
+            old = memory.names.get(node.wire)  # type: ignore[attr-defined]  # a Named, as just tested
+        if old is not None:
+            memory.detach(old)
+            memory.bound.replace(old, node)
+        else:
+            memory.bound.admit(node)
+        if node.key is not None:
+            nodes[node.key] = node
+        elif named:
+            self.wired = True
+        self.count += 1
+        if named:
+            memory.names[node.wire] = node  # type: ignore[attr-defined,assignment]  # as above
+            for tag in node.tags:  # type: ignore[attr-defined]  # as above
+                memory.tags.setdefault(tag, set()).add(node)  # type: ignore[arg-type]  # as above
+
+    # -- naming -----------------------------------------------------------------------------------------------
+
+    def index(self) -> None:
+        """Give every node its wire key, from now on. The caller holds the lock."""
+        if self.wired and self.count == sum(1 for node in self.memory.names.values() if node.shelf.table is self):
+            return
+        self.wired = True
+        for shelf in [self.shelf, *self.shelves.values()]:
+            for key, node in list(shelf.nodes.items()):
+                if not isinstance(node, Named) or node.wire is None:
+                    self._name(node, self.wire_of(shelf, key, node.kind))
+
+    def _name(self, node: Node, wire: str) -> None:
+        if isinstance(node, Named):
+            node.wire = wire
+            self.memory.names[wire] = node
+            return
+        twin = Named()
+        for slot in ("value", "expires", "kind", "hits", "key", "shelf", "size"):
+            setattr(twin, slot, getattr(node, slot))
+        twin.wire, twin.tags, twin.cost = wire, (), 0.0
+        twin.until = twin.fresh_until = node.expires
+        # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
+        node.hits = 0
+        self.put(twin)
+
+    def wire_of(self, shelf: Shelf, key: Any, kind: object) -> str:
+        rest = (key,) if kind is not None else key[: len(key) // 2]
+        values = (None, *rest) if self.subject.owned else rest
+        return self.subject.wire(self.prefix, values, shelf.serial or None)
+
+    def flight_wire(self, flight: Flight) -> str:
+        lookup: Lookup | None = flight.lookup
+        if lookup is not None:
+            if lookup.wire is None:
+                lookup.wire = self.subject.wire(self.prefix, lookup.values, lookup.shelf.serial or None)
+            return lookup.wire
+        _, key, kind = flight.key
+        return self.wire_of(flight.shelf, key, kind)
+
+    # -- counting ---------------------------------------------------------------------------------------------
+
+    @property
+    def hits(self) -> int:
+        """Hits counted where they happen, in the nodes; a sum over them, so ask for it now and then only."""
+        with self.memory.lock:
+            self.memory.reap()
+            shelves = [self.shelf, *self.shelves.values()]
+            alive = sum(node.hits for shelf in shelves for node in shelf.nodes.values())
+            unaliased = sum(n.hits for n in self.memory.names.values() if n.key is None and n.shelf.table is self)
+            return self.retired + sum(shelf.retired for shelf in shelves) + alive + unaliased
+
+    def forget_hits(self) -> None:
+        with self.memory.lock:
+            self.retired -= self.hits
+
+    def __repr__(self) -> str:
+        return f"<Table of {self.subject.label}: {self.count} entries, {len(self.flights)} loads under way>"

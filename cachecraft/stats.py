@@ -1,0 +1,59 @@
+"""What happened, counted: per function, and summed over a cache; knows no key and no value.
+
+Hits in memory are counted in the nodes where they happen and summed when asked for, so that a hit pays one addition.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from cachecraft._core.tally import Tally
+
+
+_NUMBERS = tuple(name for name in Tally.__dataclass_fields__ if name != "reasons")
+
+
+class Stats:
+    """A live view of the counters of one function, or of all functions of a cache.
+
+    Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once.
+    """
+
+    __slots__ = ("_sources",)
+
+    def __init__(self, sources: Callable[[], Iterable[tuple[Tally, int]]]) -> None:
+        self._sources = sources
+
+    def as_dict(self) -> dict[str, float]:
+        """All numbers, and ``hit_rate`` and ``mean_load_time`` (seconds)."""
+        totals: dict[str, float] = dict.fromkeys(_NUMBERS, 0)
+        for tally, memory_hits in self._sources():
+            for name in _NUMBERS:
+                totals[name] += getattr(tally, name)
+            totals["hits"] += memory_hits
+        calls = totals["hits"] + totals["misses"]
+        totals["hit_rate"] = totals["hits"] / calls if calls else 0.0
+        totals["mean_load_time"] = totals["load_time"] / totals["loads"] if totals["loads"] else 0.0
+        return totals
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Misses in the backend by reason."""
+        merged: Counter[str] = Counter()
+        for tally, _ in self._sources():
+            merged.update(tally.reasons)
+        return dict(merged)
+
+    def __getattr__(self, name: str) -> float:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self.as_dict()[name]
+        except KeyError:
+            raise AttributeError(f"there is no counter {name!r}; there are {', '.join(self.as_dict())}") from None
+
+    def __repr__(self) -> str:
+        numbers = self.as_dict()
+        shown = ", ".join(f"{name}={numbers[name]:g}" for name in ("hits", "misses", "loads", "errors", "stale", "waits"))
+        return f"<Stats {shown}, hit_rate={numbers['hit_rate']:.1%}>"

@@ -1,0 +1,66 @@
+"""The fixtures every test may use: a real Redis, a clock in the test's hand, and `async def` tests."""
+
+import asyncio
+import functools
+import inspect
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import hypothesis
+import pytest
+
+from tests.clock import FakeClock
+from tests.servers import RedisServer
+
+hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("dev"), derandomize=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Give pytest a plain function for an `async def` test, also for one inside hypothesis' `@given`."""
+    if inspect.iscoroutinefunction(pyfuncitem.obj):
+        pyfuncitem.obj = _in_new_loop(pyfuncitem.obj)
+    given = getattr(pyfuncitem.obj, "hypothesis", None)
+    if given is not None and inspect.iscoroutinefunction(given.inner_test):
+        given.inner_test = _in_new_loop(given.inner_test)
+
+
+def _in_new_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        # In debug mode the loop refuses calls from foreign threads instead of racing with them.
+        asyncio.run(test(*args, **kwargs), debug=True)
+
+    return run
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The shared server. A test that reconfigures, freezes or kills one takes its own from `start_redis`."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def start_redis() -> Iterator[Callable[..., RedisServer]]:
+    """`start_redis(*args)` starts a further server, which ends with the test."""
+    with ExitStack() as servers:
+        yield lambda *args: servers.enter_context(RedisServer(*args))
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The shared server, empty. Afterwards every key must have a ttl (P6), unless marked `plain_keys`."""
+    redis_server.cli("FLUSHALL")
+    yield redis_server.url
+    if request.node.get_closest_marker("plain_keys") is None and (keys := redis_server.keys_without_ttl()):
+        pytest.fail(f"keys without a ttl were left: {', '.join(keys)}", pytrace=False)
