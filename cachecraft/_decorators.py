@@ -120,19 +120,7 @@ class Handle:
             return self._function  # type: ignore[return-value]  # set just above
 
     def _connect(self, function: Any) -> None:
-        table = getattr(function, "table", None)
-        if table is None:
-            self._bind(slow=self._slow)
-        else:
-            self._bind(
-                table=table.shelf.nodes,
-                owners=table.owners,
-                now=table.memory.clock,
-                lead=function.lead,
-                land=function.land,
-                fail=function.fail,
-                slow=self._slow,
-            )
+        self._bind(slow=self._slow, **function.wrapper_calls())
 
     def _slow_unbound(self, values: tuple[Any, ...]) -> Any:
         if not self.cache.enabled:

@@ -34,31 +34,24 @@ class Node:
     in_main: bool
 
 
-class Queue:
-    """A FIFO of nodes from which any node can be taken."""
+def _ring() -> Node:
+    """The head of an empty queue: a ring of nodes, oldest next to the head."""
+    head = Node()
+    head.prev = head.next = head
+    return head
 
-    __slots__ = ("count", "head")
 
-    def __init__(self) -> None:
-        head = self.head = Node()
-        head.prev = head.next = head
-        self.count = 0
+def _push(head: Node, node: Node) -> None:
+    last = head.prev
+    node.prev, node.next = last, head
+    last.next = head.prev = node
 
-    def push(self, node: Node) -> None:
-        head = self.head
-        last = head.prev
-        node.prev, node.next = last, head
-        last.next = head.prev = node
-        self.count += 1
 
-    def take(self, node: Node) -> None:
-        node.prev.next, node.next.prev = node.next, node.prev
-        # A reader may still hold the node; it must not hold its neighbours.
-        del node.prev, node.next
-        self.count -= 1
-
-    def oldest(self) -> Node:
-        return self.head.next
+def _take(node: Node) -> None:
+    before, after = node.prev, node.next
+    before.next, after.prev = after, before
+    # A reader may still hold the node; it must not hold its neighbours.
+    node.prev = node.next = None  # type: ignore[assignment]  # out of the ring, where they are never read
 
 
 class Bound:
@@ -68,33 +61,41 @@ class Bound:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self.bytes = 0
+        self.count = 0
         self.evictions = 0
         self._evicted = evicted
-        self._small = Queue()
-        self._main = Queue()
+        self._small = _ring()
+        self._main = _ring()
+        self._in_small = 0
         self._small_share = max(1, max_entries // 10)
         self._ghosts: set[int] = set()
         self._ghost_order: deque[int] = deque()
 
     def __len__(self) -> int:
-        return self._small.count + self._main.count
+        return self.count
 
     def admit(self, node: Node) -> None:
         """Take a node in, and first make room for it: the bounds hold at every moment."""
-        while self._small.count + self._main.count >= self.max_entries:
+        while self.count >= self.max_entries:
             self._evict()
         if self.max_bytes is not None:
-            while self.bytes + node.size > self.max_bytes and len(self):
+            while self.bytes + node.size > self.max_bytes and self.count:
                 self._evict()
-        ghost = hash((id(node.shelf), node.key)) if self._ghosts else 0
-        if ghost in self._ghosts:
-            self._ghosts.discard(ghost)
-            node.in_main = True
-            self._main.push(node)
-        else:
-            node.in_main = False
-            self._small.push(node)
+        self.count += 1
         self.bytes += node.size
+        if self._ghosts and (ghost := _ghost(node)) in self._ghosts:
+            self._ghosts.remove(ghost)
+            node.in_main = True
+            _push(self._main, node)
+            return
+        node.in_main = False
+        self._in_small += 1
+        # _push, written out: every miss comes here
+        head = self._small
+        last = head.prev
+        node.prev = last
+        node.next = head
+        last.next = head.prev = node
 
     def replace(self, old: Node, node: Node) -> None:
         """Put ``node`` where ``old`` was, with the standing that ``old`` had earned."""
@@ -102,38 +103,44 @@ class Bound:
         self.remove(old)
         if in_main and (self.max_bytes is None or self.bytes + node.size <= self.max_bytes):
             node.in_main = True
-            self._main.push(node)
+            _push(self._main, node)
+            self.count += 1
             self.bytes += node.size
         else:
             self.admit(node)
 
     def remove(self, node: Node) -> None:
-        (self._main if node.in_main else self._small).take(node)
+        _take(node)
+        self.count -= 1
         self.bytes -= node.size
+        if not node.in_main:
+            self._in_small -= 1
 
     def _evict(self) -> None:
         """Drop one node, moving on those that have earned to stay."""
         while True:
-            if self._small.count >= self._small_share or not self._main.count:
-                node = self._small.oldest()
-                if node.hits > 1 and node.expires != DEAD:
-                    self._small.take(node)
-                    self._settle(node, 0)
-                    node.in_main = True
-                    self._main.push(node)
-                    continue
-                self._remember(hash((id(node.shelf), node.key)))
+            if self._in_small >= self._small_share or self._in_small == self.count:
+                node = self._small.next
+                if node.hits <= 1:
+                    self._in_small -= 1
+                    self._remember(_ghost(node))
+                    break
+                _take(node)
+                self._settle(node, 0)
+                self._in_small -= 1
+                node.in_main = True
             else:
-                node = self._main.oldest()
-                if node.hits and node.expires != DEAD:
-                    self._main.take(node)
-                    self._settle(node, min(node.hits, _MOST_HITS) - 1)
-                    self._main.push(node)
-                    continue
-            self.remove(node)
-            self.evictions += 1
-            self._evicted(node)
-            return
+                node = self._main.next
+                if not node.hits:
+                    break
+                _take(node)
+                self._settle(node, min(node.hits, _MOST_HITS) - 1)
+            _push(self._main, node)
+        _take(node)
+        self.count -= 1
+        self.bytes -= node.size
+        self.evictions += 1
+        self._evicted(node)
 
     @staticmethod
     def _settle(node: Node, hits: int) -> None:
@@ -145,5 +152,11 @@ class Bound:
         self._ghosts.add(ghost)
         order = self._ghost_order
         order.append(ghost)
-        while len(order) > self.max_entries:
+        if len(order) > self.max_entries:
             self._ghosts.discard(order.popleft())
+
+
+def _ghost(node: Node) -> int:
+    """What is remembered of a node that went, in case it comes back soon. It only sorts; two may share it."""
+    key = node.key
+    return hash(key) if key is not None else hash(node.wire)  # type: ignore[attr-defined]  # a Named, having no call key

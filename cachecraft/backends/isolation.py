@@ -111,7 +111,7 @@ def _copy_dataclass(value: Any, memo: dict[int, Any]) -> Any:
     return value
 
 
-_BASE: Final = 250
+ENTRY_BYTES: Final = 250
 """Bytes of bookkeeping for an entry: node, call key, table slot."""
 _QUICK: Final = frozenset({int, float, bool, type(None), str, bytes})
 _PATIENCE: Final = 20_000
@@ -124,8 +124,8 @@ def weigh(value: object) -> int:
     so the weight of a larger structure is a lower bound.
     """
     if type(value) in _QUICK:
-        return sys.getsizeof(value) + _BASE
-    total, todo, seen = _BASE, [value], set[int]()
+        return sys.getsizeof(value) + ENTRY_BYTES
+    total, todo, seen = ENTRY_BYTES, [value], set[int]()
     while todo and len(seen) < _PATIENCE:
         each = todo.pop()
         if id(each) in seen or isinstance(each, (type, types.ModuleType, types.FunctionType)):

@@ -23,6 +23,7 @@ from cachecraft.backends.eviction import DEAD, Node
 from cachecraft.backends.isolation import SHARED, copier, weigh
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.nodes import Copied, Named, Raised, hold
+from cachecraft.backends.quick import plain_loads
 from cachecraft.backends.table import Lookup, Table
 
 log: Final = logging.getLogger("cachecraft")
@@ -44,7 +45,7 @@ class Local:
         self.policy = policy
         self.tally = tally
         self._tag = table.prefix.__add__
-        self._lifetime: Lifetime | None = None if callable(policy.ttl) else policy.lifetime(None)
+        self.lifetime: Lifetime | None = None if callable(policy.ttl) else policy.lifetime(None)
         self._tags: tuple[str, ...] = ()
         self._complained = False
         subject = table.subject
@@ -54,34 +55,38 @@ class Local:
         #: Whether the wrapper may load by itself: nothing about a miss needs a second thought.
         self.quick = not (self._named or policy.timeout)
 
-    # -- the wrapper's own path -----------------------------------------------------------------------------------
-
-    def lead(self, key: Any, kind: object, owner: object = None) -> Flight | None:
-        """Begin the load of a plain call, or ``None`` where the flow must look closer."""
-        if not self.quick:
-            return None
-        flight = self.table.lead(key, kind, owner)
-        if flight is not None:
-            self.tally.misses += 1
-        return flight
+    # -- the end of a load, for the wrapper and for the flow ------------------------------------------------------------
 
     def land(self, flight: Flight, value: Any) -> Any:
         """Store what was loaded, unless it was invalidated meanwhile; wake who joined; hand the value back."""
         now = self.memory.clock()
         flights.leave(flight)
-        tally = self.tally
-        tally.loads += 1
-        tally.load_time += now - flight.began
+        self.tally.loads += 1
+        self.tally.load_time += now - flight.began
+        self.settle(flight, value, now)
+        return value
+
+    def wrapper_calls(self) -> dict[str, Any]:
+        """What the generated wrapper is bound to."""
+        table = self.table
+        names: dict[str, Any] = {"table": table.shelf.nodes, "owners": table.owners, "now": self.memory.clock}
+        if self.quick:
+            names["lead"], names["land"] = plain_loads(self)
+            names["fail"] = self._wrapper_failed
+        return names
+
+    def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
+        self.tally.misses += 1
+        self.fail(flight, error)
+
+    def settle(self, flight: Flight, value: Any, now: float) -> None:
         node: Node | None = None
         try:
             node = self._node(flight, value, now)
         except Exception as error:
             self.failed(error, "storing the result of")
-        if node is not None and not self.table.end(flight, LANDED, value, node):
-            tally.store_lost += 1
-        elif node is None:
-            self.table.end(flight, LANDED, value)
-        return value
+        if not self.table.end(flight, LANDED, value, node) and node is not None:
+            self.tally.store_lost += 1
 
     def fail(self, flight: Flight, error: BaseException) -> None:
         """The loader raised. Who joined gets its exception, unless it was the leader's own cancellation."""
@@ -106,7 +111,7 @@ class Local:
         if policy.when is not None and not policy.when(value):
             self.tally.not_kept += 1
             return None
-        lifetime = self._lifetime or policy.lifetime(value)
+        lifetime = self.lifetime or policy.lifetime(value)
         expires = now + lifetime.low + lifetime.span * self.memory.random()
         copy = None if type(value) in SHARED else copier(value, policy.isolate)
         size = weigh(value)
@@ -119,10 +124,10 @@ class Local:
             node.copier = copy
             flight.copier = copy
             return self._named_node(node, flight, copy(value), expires, now, size)
-        if self._named or self.table.wired or isinstance(flight.key, str):
+        if self._named or self.table.wired or flight.call_key is None:
             return self._named_node(Named(), flight, value, expires, now, size)
         plain = Node()
-        _, plain.key, plain.kind = flight.key
+        plain.key, plain.kind = flight.call_key, flight.kind
         plain.value, plain.expires, plain.shelf, plain.size, plain.hits = value, expires, flight.shelf, size, 0
         return plain
 
@@ -131,7 +136,7 @@ class Local:
     ) -> Named:
         policy, table, lookup = self.policy, self.table, flight.lookup
         if lookup is None:
-            _, node.key, node.kind = flight.key
+            node.key, node.kind = flight.call_key, flight.kind
             node.wire, node.tags = (table.flight_wire(flight) if table.wired else None), ()
         else:
             node.key, node.kind, node.wire, node.tags = lookup.key, lookup.kind, lookup.wire, lookup.tags
@@ -242,8 +247,9 @@ class Local:
         """Keep a value that the caller brings; a load under way keeps its own to itself. False if it was declined."""
         lookup = self.lookup(values)
         now = self.memory.clock()
-        flight = Flight(lookup.flight_key, now)
+        flight = Flight.of(lookup.flight_key, now)
         flight.lookup, flight.shelf = lookup, lookup.shelf
+        flight.call_key, flight.kind = lookup.key, lookup.kind
         node = self._node(flight, value, now)
         with self.memory.lock:
             self.memory.void(self.table, lookup)

@@ -54,7 +54,8 @@ class Memory:
         shelf: Shelf = node.shelf
         if node.key is not None and shelf.nodes.get(node.key) is node:
             del shelf.nodes[node.key]
-        if isinstance(node, Named):
+        if type(node) is not Node:
+            assert isinstance(node, Named)
             if node.wire is not None and self.names.get(node.wire) is node:
                 del self.names[node.wire]
             for tag in node.tags:
@@ -65,7 +66,6 @@ class Memory:
                         del self.tags[tag]
         shelf.retired += node.hits
         node.hits = 0
-        shelf.table.count -= 1
 
     def drop(self, node: Node) -> int:
         """Remove a node; 1 if it could still have been served."""

@@ -36,6 +36,12 @@ def _tells(value: Any, kind: Any) -> bool:
     return kind in ATOMIC or (kind is float and value == value and value != 0) or plain_enum(kind)
 
 
+def flight_key(shelf: Shelf, key: Any, kind: object) -> Any:
+    if shelf.serial:
+        return shelf.serial, key, kind
+    return key if kind is None else (key, kind)
+
+
 class Lookup:
     """One call on its way through the flow: where its node would be, under which names."""
 
@@ -55,7 +61,10 @@ class Lookup:
 
     @property
     def flight_key(self) -> Any:
-        return self.wire if self.table.subject.named or self.key is None else (id(self.shelf), self.key, self.kind)
+        """One for every call that means the same, whichever way it came."""
+        if self.table.subject.named or self.key is None:
+            return self.wire
+        return flight_key(self.shelf, self.key, self.kind)
 
 
 class Table:
@@ -72,7 +81,7 @@ class Table:
         self.flights: dict[Any, Flight] = {}
         self.wired = subject.named
         """Some node may be found by its wire key only, so a miss by call key proves nothing."""
-        self.count = 0
+        self._indexed = subject.named
         self.retired = 0
         self.graves: dict[int, Grave] = {}
         memory.tables.add(self)
@@ -135,36 +144,12 @@ class Table:
 
     # -- loading ----------------------------------------------------------------------------------------------
 
-    def lead(self, key: Any, kind: object, owner: object = None) -> Flight | None:
-        """Begin the load of a plain call; ``None`` where the flow must look closer. Takes no lock."""
-        if self.wired or not (kind in ATOMIC if kind is not None else ATOMIC.issuperset(key[len(key) // 2 :])):
-            return None
-        shelf = self.shelf
-        if owner is not None:
-            found = self.shelves.get(id(owner))
-            if found is None or not found.belongs_to(owner):
-                return None
-            shelf = found
-        flight_key = (shelf.serial, key, kind)
-        now = self.memory.clock()
-        flight = Flight(flight_key, now)
-        if self.flights.setdefault(flight_key, flight) is not flight:
-            return None
-        node = shelf.nodes.get(key)
-        if node is not None and (node.kind is not kind or node.expires > now):
-            # Somebody landed between the wrapper's look and ours, or another kind of argument sits in this place.
-            self.end(flight, ABANDONED, None)
-            return None
-        flight.shelf = shelf
-        flights.enter(flight)
-        return flight
-
     def board(self, lookup: Lookup) -> tuple[Flight, bool]:
         """The flight of a call, and whether the caller is to lead it."""
-        flight = Flight(lookup.flight_key, self.memory.clock())
+        flight = Flight.of(lookup.flight_key, self.memory.clock())
         flight.tags = frozenset(lookup.tags)
-        flight.lookup = lookup
-        flight.shelf = lookup.shelf
+        flight.lookup, flight.shelf = lookup, lookup.shelf
+        flight.call_key, flight.kind = lookup.key, lookup.kind
         found = self.flights.setdefault(flight.key, flight)
         return found, found is flight
 
@@ -200,7 +185,6 @@ class Table:
             nodes[node.key] = node
         elif named:
             self.wired = True
-        self.count += 1
         if named:
             memory.names[node.wire] = node  # type: ignore[attr-defined,assignment]  # as above
             for tag in node.tags:  # type: ignore[attr-defined]  # as above
@@ -210,9 +194,9 @@ class Table:
 
     def index(self) -> None:
         """Give every node its wire key, from now on. The caller holds the lock."""
-        if self.wired and self.count == sum(1 for node in self.memory.names.values() if node.shelf.table is self):
+        if self._indexed:
             return
-        self.wired = True
+        self.wired = self._indexed = True
         for shelf in [self.shelf, *self.shelves.values()]:
             for key, node in list(shelf.nodes.items()):
                 if not isinstance(node, Named) or node.wire is None:
@@ -243,8 +227,7 @@ class Table:
             if lookup.wire is None:
                 lookup.wire = self.subject.wire(self.prefix, lookup.values, lookup.shelf.serial or None)
             return lookup.wire
-        _, key, kind = flight.key
-        return self.wire_of(flight.shelf, key, kind)
+        return self.wire_of(flight.shelf, flight.call_key, flight.kind)
 
     # -- counting ---------------------------------------------------------------------------------------------
 
@@ -257,6 +240,14 @@ class Table:
             alive = sum(node.hits for shelf in shelves for node in shelf.nodes.values())
             unaliased = sum(n.hits for n in self.memory.names.values() if n.key is None and n.shelf.table is self)
             return self.retired + sum(shelf.retired for shelf in shelves) + alive + unaliased
+
+    @property
+    def count(self) -> int:
+        """How many entries there are; counted when asked for."""
+        with self.memory.lock:
+            self.memory.reap()
+            aliased = sum(len(shelf.nodes) for shelf in (self.shelf, *self.shelves.values()))
+            return aliased + sum(1 for node in self.memory.names.values() if node.key is None and node.shelf.table is self)
 
     def forget_hits(self) -> None:
         with self.memory.lock:
