@@ -28,6 +28,9 @@ from cachecraft._core.templates import check_pattern
 from cachecraft._drivers import Crew, Driver
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import Memory
+from cachecraft.backends.redis import RedisBackend
+from cachecraft.backends.remote import RemoteKeeper
+from cachecraft.backends.transports import Dialling
 from cachecraft.serializers import MsgpackSerializer, Serializer
 from cachecraft.stats import Stats
 
@@ -204,10 +207,10 @@ class BareCache:
                 )
                 self._keeper, driver = LocalKeeper(memory), Driver(None, Crew())
             else:
-                from cachecraft.backends.remote import RemoteKeeper
-
-                keeper = RemoteKeeper(settings)
-                self._keeper, driver = keeper, Driver(keeper.backend, Crew())
+                dialling = Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
+                backend = RedisBackend(dialling, trust=settings.on_failover == "trust")
+                serializer = settings.serializer or MsgpackSerializer()
+                self._keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
             self._loose_tally = Tally()
             self._loose = self._keeper.function(
                 _loose_subject(), self._policy({}), self._loose_tally, self._prefix, fn=None, serializer=None
@@ -417,7 +420,10 @@ class BareCache:
             await driver.backend.aclose()
 
     def _shut(self) -> None:
-        driver, self._driver, self._keeper = self._driver, None, None
+        driver, self._driver = self._driver, None
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.close()
         if driver is not None:
             driver.crew.close()
             if driver.backend is not None:

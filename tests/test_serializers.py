@@ -190,7 +190,7 @@ EXACT: list[object] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", EXACT, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize("value", EXACT, ids=lambda value: type(value).__name__)
 def test_msgpack_gives_back_equal_values_of_the_same_type(packer: MsgpackSerializer, value: object) -> None:
     assert survives(packer, value)
     assert survives(packer, [value, {"k": (value, [value])}])
@@ -585,7 +585,9 @@ def test_the_classes_a_return_annotation_names_are_allowed(annotation: object, v
     assert survives(serializer, value)
 
 
-@pytest.mark.parametrize("annotation", [None, int, "User", Any, T, list, 5, [], Temperature, object()], ids=repr)
+@pytest.mark.parametrize(
+    "annotation", [None, int, "User", Any, T, list, 5, [], Temperature, object()], ids=lambda each: type(each).__name__
+)
 def test_annotations_that_name_no_class_allow_nothing(annotation: object) -> None:
     serializer = MsgpackSerializer()
     serializer.allow(annotation)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from cachecraft._core.flights import Flight
 
@@ -62,7 +62,7 @@ class Remote(Effect[T]):
 
     __slots__ = ()
 
-    settles = False
+    settles: ClassVar[bool] = False
     """Leaves something undone if it is cut short, so a caller's cancellation waits until it is through."""
 
 
@@ -93,6 +93,8 @@ class Acquire(Remote[Reading | None]):
     every stamp is the one proposed, else what is there now.
     """
 
+    settles: ClassVar[bool] = True
+
     key: str
     seen: bytes
     token: bytes
@@ -106,6 +108,8 @@ class Acquire(Remote[Reading | None]):
 class Store(Remote[bool]):
     """Put an entry where ``held`` (the handle of a placeholder, or of the entry it refreshes) still stands."""
 
+    settles: ClassVar[bool] = True
+
     key: str
     held: bytes
     entry: bytes
@@ -115,6 +119,8 @@ class Store(Remote[bool]):
 @dataclass(slots=True, frozen=True)
 class Release(Remote[None]):
     """Remove the placeholder, if it is still there."""
+
+    settles: ClassVar[bool] = True
 
     key: str
     held: bytes
@@ -133,6 +139,8 @@ class Renew(Remote[bool]):
 class Claim(Remote[bool]):
     """Claim the refresh of a key for ``lease`` seconds: saves work, decides nothing."""
 
+    settles: ClassVar[bool] = True
+
     key: str
     token: bytes
     lease: float
@@ -150,12 +158,17 @@ class Stamp(Remote[tuple[bytes | None, ...]]):
 class Delete(Remote[int]):
     """Remove keys, in this order. Answers how many there were."""
 
+    settles: ClassVar[bool] = True
+
     keys: tuple[str, ...]
 
 
 @dataclass(slots=True, frozen=True)
 class Sweep(Remote[int]):
-    """Remove every key that matches a glob pattern. Answers how many there were."""
+    """Remove every entry of a namespace whose key matches a glob pattern. Answers how many there were."""
 
+    settles: ClassVar[bool] = True
+
+    prefix: str
     pattern: str
     progress: Callable[[int], object] | None = None

@@ -189,6 +189,11 @@ class Policy:
         """How long an entry is kept beyond its ttl, in seconds, for ``stale`` and ``grace``."""
         return max(self.stale, self.grace)
 
+    @property
+    def aged(self) -> bool:
+        """Whether an entry's age matters, rather than only whether it is there."""
+        return bool(self.keep or self.refresh_ahead or self.beta)
+
     def lifetime(self, result: object) -> Lifetime:
         """The lifetime of one result, whose ttl may depend on it."""
         jitter = None if isinstance(self.jitter, _Inherit) else self.jitter

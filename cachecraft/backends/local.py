@@ -327,5 +327,8 @@ class LocalKeeper:
     def after_fork(self) -> None:
         self.memory.after_fork()
 
+    def close(self) -> None:
+        """Memory has nothing to let go of but itself."""
+
     def __repr__(self) -> str:
         return f"<LocalKeeper {self.memory!r}>"

@@ -1,0 +1,137 @@
+"""The Redis protocol as data: which commands an effect becomes, and what their replies mean. It sends nothing.
+
+Every change of an entry is a script on one key, so that it holds in a cluster too, and each compares the 17-byte handle
+(see ``_core.entry``) before it changes anything. No script is on the way of a hit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store
+from cachecraft._core.entry import PLACEHOLDER, pack_placeholder
+
+Command = tuple[Any, ...]
+Replies = Sequence[Any]
+
+STAMP_TTL: Final = 30 * 86400 * 1000
+"""Milliseconds a stamp lives after its last use. One that expires takes its entries with it, and revives none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script, sent by its hash."""
+
+    source: str
+
+    @property
+    def sha(self) -> str:
+        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
+
+
+# GETRANGE rather than GET: an entry may be a megabyte, its handle is 17 bytes. A missing key reads as "".
+_IF_HELD: Final = "if redis.call('GETRANGE', KEYS[1], 0, 16) ~= ARGV[1] then return 0 end "
+
+SET: Final = Script(_IF_HELD + "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1")
+"""Acquire and store: put a value where the handle still stands."""
+RELEASE: Final = Script(_IF_HELD + "return redis.call('DEL', KEYS[1])")
+RENEW: Final = Script(_IF_HELD + "return redis.call('PEXPIRE', KEYS[1], ARGV[2])")
+
+SCRIPTS: Final = {script.sha: script for script in (SET, RELEASE, RENEW)}
+
+
+def _call(script_sha: str, key: str, *arguments: Any) -> Command:
+    return ("EVALSHA", script_sha, 1, key, *arguments)
+
+
+_SET, _RELEASE, _RENEW = SET.sha, RELEASE.sha, RENEW.sha
+
+
+def milliseconds(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+def _fetch(effect: Fetch) -> list[Command]:
+    read: Command = ("MGET", effect.key, *effect.tags)
+    return [read, ("PTTL", effect.key)] if effect.aged else [read]
+
+
+def _fetched(effect: Fetch, replies: Replies) -> Reading:
+    slot, *stamps = replies[0]
+    left = replies[1] / 1000 if effect.aged and replies[1] >= 0 else None
+    return Reading(slot, tuple(stamps), left)
+
+
+def _acquire(effect: Acquire) -> list[Command]:
+    placeholder = pack_placeholder(effect.token, effect.stamps)
+    commands: list[Command] = []
+    for tag, stamp, missing in zip(effect.tags, effect.stamps, effect.missing, strict=True):
+        # SET NX, then the read below: together what SET NX GET does, which servers before 7.0 refuse.
+        commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else ("PEXPIRE", tag, STAMP_TTL))
+    commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
+    commands.append(("MGET", effect.key, *effect.tags))
+    commands.append(("PTTL", effect.key))
+    return commands
+
+
+def _acquired(effect: Acquire, replies: Replies) -> Reading | None:
+    won, (slot, *stamps), left = replies[-3:]
+    if won and tuple(stamps) == effect.stamps:
+        return None
+    return Reading(slot, tuple(stamps), left / 1000 if left >= 0 else None)
+
+
+def _stamp(effect: Stamp) -> list[Command]:
+    sets: list[Command] = [
+        ("SET", tag, fresh, "NX", "PX", STAMP_TTL) for tag, fresh in zip(effect.tags, effect.fresh, strict=True)
+    ]
+    return [*sets, ("MGET", *effect.tags)]
+
+
+def _first(_: Any, replies: Replies) -> Any:
+    return replies[0]
+
+
+def _truth(_: Any, replies: Replies) -> bool:
+    return bool(replies[0])
+
+
+def _nothing(_: Any, __: Replies) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How an effect is performed in one round trip."""
+
+    commands: Callable[[Any], list[Command]]
+    answer: Callable[[Any, Replies], Any]
+
+
+PLANS: Final[dict[type[Remote[Any]], Plan]] = {
+    Fetch: Plan(_fetch, _fetched),
+    Acquire: Plan(_acquire, _acquired),
+    Store: Plan(lambda e: [_call(_SET, e.key, e.held, e.entry, milliseconds(e.ttl))], _truth),
+    Release: Plan(lambda e: [_call(_RELEASE, e.key, e.held)], _nothing),
+    Renew: Plan(lambda e: [_call(_RENEW, e.key, e.held, milliseconds(e.lease))], _truth),
+    Claim: Plan(lambda e: [("SET", e.key, e.token, "NX", "PX", milliseconds(e.lease))], _truth),
+    Stamp: Plan(_stamp, lambda e, replies: tuple(replies[-1])),
+    Delete: Plan(lambda e: [("UNLINK", *e.keys)], _first),
+}
+
+SCAN_COUNT: Final = 1000
+
+
+def scan(cursor: int, pattern: str) -> Command:
+    return ("SCAN", cursor, "MATCH", pattern, "COUNT", SCAN_COUNT)
+
+
+def unlink_each(keys: Sequence[bytes]) -> list[Command]:
+    """One command a key: one command for all would hold the server for as long as they take together."""
+    return [("UNLINK", key) for key in keys]
+
+
+__all__ = ["PLACEHOLDER", "PLANS", "SCRIPTS", "Command", "Plan", "Script", "milliseconds", "scan", "unlink_each"]

@@ -1,0 +1,403 @@
+"""One function's results in Redis under its policy: what an entry is made of, and what may be made of one.
+
+It knows the envelope, the serializer and the policy; the flows (``_core.flows``) decide, the backend talks.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+from cachecraft._core import flows
+from cachecraft._core.calls import Subject, Values
+from cachecraft._core.effects import Delete, Flow, Reading, Sweep
+from cachecraft._core.entry import (
+    ENTRY,
+    FAILURE,
+    MISSING,
+    PLACEHOLDER,
+    TOKEN,
+    ZLIB,
+    ZSTD,
+    Entry,
+    Verdict,
+    judge,
+    pack,
+    read_stamps,
+    unpack,
+)
+from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError
+from cachecraft._core.flights import Flight
+from cachecraft._core.flows import Seek, Sight
+from cachecraft._core.policy import Policy
+from cachecraft._core.ports import Lease, Run
+from cachecraft._core.tally import Tally
+from cachecraft.backends.heart import Heart
+from cachecraft.backends.isolation import Copier, copier
+from cachecraft.backends.redis import ROOT, RedisBackend
+from cachecraft.serializers import Serializer, compress, decompress, fingerprint
+
+log: Final = logging.getLogger("cachecraft")
+
+ANY: Final = "~any"
+"""The stamp that falls with every tag: read before a load whose tags are known only after it."""
+_CODECS: Final = {"zlib": ZLIB, "zstd": ZSTD}
+_LIMIT: Final = 64 * 2**20
+"""Bytes a compressed value may come to."""
+
+
+def tag_key(prefix: str, tag: str) -> str:
+    return f"{prefix}~tag:{tag}"
+
+
+class Remote:
+    """Keeps the results of one function in Redis."""
+
+    def __init__(
+        self,
+        keeper: RemoteKeeper,
+        subject: Subject,
+        policy: Policy,
+        tally: Tally,
+        prefix: str,
+        serializer: Serializer,
+        schema: bytes,
+    ) -> None:
+        self.keeper = keeper
+        self.subject = subject
+        self.policy = policy
+        self.tally = tally
+        self.prefix = prefix
+        self.serializer = serializer
+        self.schema = schema
+        #: The stamps all of its entries carry: the namespace's and its own.
+        self.own = f"{prefix}~fn:{subject.label}"
+        self._standing: tuple[str, ...] = (prefix + ROOT, self.own)
+        self._watched = (prefix + ANY,) if subject.tag_maker is not None else ()
+        self.flights: dict[bytes, Flight] = keeper.flights
+        self.watches: dict[bytes, Flight] = keeper.watches
+        self.refreshing: dict[str, Flight] = keeper.refreshing
+        self._complained = False
+
+    # -- what the flow asks ---------------------------------------------------------------------------------------------
+
+    def seek(self, values: Values) -> Seek:
+        subject = self.subject
+        if subject.owner(values) is not None:
+            raise UnkeyableError(
+                f"{subject.parameters[0]!r} of {subject.label} is a {type(values[0]).__qualname__} with no stable identity,"
+                " and in Redis entries outlive objects; give key= (such as 'item:{self.id}'), define __cache_key__(), or"
+                " make it a frozen dataclass"
+            )
+        tags = self._standing
+        if subject.tags:
+            tags += tuple(tag_key(self.prefix, tag) for tag in subject.rendered_tags(values))
+        return Seek(subject.wire(self.prefix, values), tags, values, self._watched)
+
+    def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight:
+        slot = reading.slot
+        if slot is None:
+            return Sight(reading, Verdict.MISS)
+        try:
+            if slot[:1] == PLACEHOLDER:
+                return self._judge_placeholder(seek, reading, slot)
+            if slot[:1] == ENTRY:
+                return self._judge_entry(seek, tags, reading, unpack(seek.key, slot))
+        except CorruptError as error:
+            log.debug("corrupt entry under %s: %s", seek.key, error)
+        return Sight(reading, Verdict.MISS, reason="corrupt")
+
+    def _judge_placeholder(self, seek: Seek, reading: Reading, slot: bytes) -> Sight:
+        valid = read_stamps(slot) == reading.stamps[: len(seek.wanted)]
+        return Sight(
+            reading,
+            Verdict.MISS,
+            loading=slot[1 : 1 + TOKEN] if valid else None,
+            reason="loading" if valid else "invalidated",
+        )
+
+    def _judge_entry(self, seek: Seek, tags: tuple[str, ...], reading: Reading, entry: Entry) -> Sight:
+        def miss(reason: str) -> Sight:
+            return Sight(reading, Verdict.MISS, reason=reason)
+
+        if entry.tags == tags:
+            if entry.stamps != reading.stamps:
+                return miss("invalidated")
+        else:
+            current = dict(zip(tags, reading.stamps, strict=True))
+            more = tuple(tag for tag in entry.tags if tag not in current)
+            if more:
+                return Sight(reading, Verdict.MISS, more=more)
+            if not set(seek.tags) <= set(entry.tags):
+                return miss("tags")  # of a release that declared fewer: an invalidation could not reach it
+            if any(current[tag] != stamp for tag, stamp in zip(entry.tags, entry.stamps, strict=True)):
+                return miss("invalidated")
+        if entry.schema != self.schema:
+            return miss("schema")
+        take = self._reader(entry)
+        if not self.policy.aged:
+            verdict = Verdict.FRESH
+        else:
+            policy = self.policy
+            left = (reading.left if reading.left is not None else 0.0) - entry.keep
+            verdict = judge(
+                left,
+                stale=policy.stale,
+                grace=policy.grace,
+                ahead=policy.refresh_ahead,
+                beta=policy.beta,
+                cost=entry.cost,
+                random=random.random() if policy.beta else 0.0,
+            )
+        reason = "error" if entry.flags & FAILURE else "expired"
+        return Sight(reading, verdict, take, reason=reason, cost=entry.cost)
+
+    def _reader(self, entry: Entry) -> Callable[[], Any]:
+        """Decode at once, so that what cannot be decoded is a miss."""
+        payload = entry.payload
+        for name, flag in _CODECS.items():
+            if entry.flags & flag:
+                payload = decompress(payload, codec=name, limit=_LIMIT)  # type: ignore[arg-type]  # a known codec
+        if entry.flags & FAILURE:
+            error = self._restored(payload)
+            return lambda: flows._raise(error)
+        if entry.serializer != self.serializer.id:
+            raise CorruptError(f"serializer {entry.serializer} is not the one used here")
+        value = self.serializer.loads(payload)
+        return lambda: value
+
+    def token(self) -> bytes:
+        return os.urandom(TOKEN)
+
+    def clock(self) -> float:
+        return time.monotonic()
+
+    def random(self) -> float:
+        return random.random()
+
+    def copier(self, value: Any) -> Copier | None:
+        return copier(value, self.policy.isolate)
+
+    def hold(self, key: str, held: bytes, lease: float) -> Lease:
+        return self.keeper.heart.hold(key, held, lease)
+
+    # -- making entries -----------------------------------------------------------------------------------------------
+
+    def pack(
+        self, seek: Seek, tags: tuple[str, ...], stamps: tuple[bytes, ...], token: bytes, value: Any, cost: float
+    ) -> tuple[bytes, float] | None:
+        policy = self.policy
+        try:
+            if policy.when is not None and not policy.when(value):
+                self.tally.not_kept += 1
+                return None
+            payload = self.serializer.dumps(value)
+            ttl = policy.lifetime(value).draw(random.random())
+        except Exception as error:  # whatever a user's own code raises here, the caller has its result
+            self._refuse(error)
+            return None
+        return self._sealed(seek, tags, stamps, token, payload, 0, cost, ttl, policy.keep)
+
+    def _sealed(
+        self,
+        seek: Seek,
+        tags: tuple[str, ...],
+        stamps: tuple[bytes, ...],
+        token: bytes,
+        payload: bytes,
+        flags: int,
+        cost: float,
+        ttl: float,
+        keep: float,
+    ) -> tuple[bytes, float] | None:
+        settings = self.keeper.settings
+        if settings.compress_above is not None and len(payload) > settings.compress_above:
+            packed = compress(payload, codec=settings.compression)
+            if len(packed) < len(payload):
+                payload, flags = packed, flags | _CODECS[settings.compression]
+        if len(payload) > settings.max_value_bytes:
+            self._refuse(OptionError(f"{len(payload)} bytes are above max_value_bytes={settings.max_value_bytes}"))
+            return None
+        entry = Entry(
+            token, tags, stamps, flags, self.serializer.id, self.schema, time.time(), keep, max(cost, 0.0), payload
+        )
+        return pack(seek.key, entry), ttl + keep
+
+    def pack_error(
+        self, seek: Seek, stamps: tuple[bytes, ...], token: bytes, error: Exception, cost: float
+    ) -> tuple[bytes, float] | None:
+        for at, (kind, ttl) in enumerate(self.policy.cache_errors or ()):
+            if type(error) is kind:
+                try:
+                    payload = bytes([at]) + self.keeper.serializer.dumps(list(error.args))
+                except Exception as refused:
+                    self._refuse(refused)
+                    return None
+                return self._sealed(seek, seek.tags, stamps, token, payload, FAILURE, cost, ttl, 0.0)
+        return None
+
+    def _restored(self, payload: bytes) -> Exception:
+        """The remembered exception: only of a class that this function names, and with plain arguments."""
+        kinds = self.policy.cache_errors or ()
+        arguments = self.keeper.serializer.loads(payload[1:])
+        if not payload or payload[0] >= len(kinds) or not isinstance(arguments, list):
+            raise CorruptError("a remembered exception of no class named here")
+        kind = kinds[payload[0]][0]
+        error = kind.__new__(kind, *arguments)
+        error.args = tuple(arguments)
+        return error
+
+    def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...]:
+        try:
+            return tuple(tag_key(self.prefix, tag) for tag in self.subject.tags_of_result(seek.values, value))
+        except Exception as error:
+            self._refuse(error)
+            return ()
+
+    def _refuse(self, error: Exception) -> None:
+        self.tally.refused += 1
+        if not self._complained:
+            self._complained = True
+            log.warning("a result of %s is not stored: %s", self.subject.label, error)
+
+    def failed(self, error: BaseException) -> None:
+        self.tally.backend_errors += 1
+        self.keeper.complain(error)
+
+    def may_refresh(self, key: str) -> bool:
+        return self.keeper.resting.get(key, 0.0) <= time.monotonic()
+
+    def rest(self, key: str, seconds: float) -> None:
+        resting = self.keeper.resting
+        if len(resting) > 10_000:
+            resting.clear()
+        resting[key] = time.monotonic() + seconds
+
+    # -- what a cached function offers, as flows ----------------------------------------------------------------------------
+
+    def wrapper_calls(self) -> dict[str, Any]:
+        return {}
+
+    def key(self, values: Values) -> str:
+        return self.seek(values).key
+
+    def recall(self, values: Values, run: Run) -> Flow[Any]:
+        return flows.recall(self, values, run)
+
+    def renew(self, values: Values, run: Run) -> Flow[Any]:
+        return flows.renew(self, values, run)
+
+    def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
+        return flows.write(self, values, run, made)
+
+    def peek(self, values: Values) -> Flow[Any]:
+        return flows.peek(self, values)
+
+    def put(self, values: Values, value: Any) -> Flow[bool]:
+        return flows.put(self, values, value)
+
+    def drop(self, values: Values) -> Flow[int]:
+        dropped = yield from Delete((self.seek(values).key,))
+        self.tally.invalidated += dropped
+        return dropped
+
+    def drop_all(self) -> Flow[int]:
+        yield from Delete((self.own,))
+        return 0
+
+    def variant(self, policy: Policy, tags: tuple[str, ...]) -> Remote:
+        twin = Remote(self.keeper, self.subject, policy, self.tally, self.prefix, self.serializer, self.schema)
+        twin._standing = (*self._standing, *(tag_key(self.prefix, tag) for tag in tags))
+        return twin
+
+    def __repr__(self) -> str:
+        return f"<Remote {self.subject.label}>"
+
+
+class RemoteKeeper:
+    """Keeps the entries of a whole cache in Redis."""
+
+    def __init__(self, settings: Any, backend: RedisBackend, serializer: Serializer) -> None:
+        self.settings = settings
+        self.backend = backend
+        self.serializer = serializer
+        self.heart = Heart(backend.perform)
+        self._reset()
+
+    def _reset(self) -> None:
+        self.flights: dict[bytes, Flight] = {}
+        self.watches: dict[bytes, Flight] = {}
+        self.refreshing: dict[str, Flight] = {}
+        self.resting: dict[str, float] = {}
+        self._complained = 0.0
+
+    def function(
+        self,
+        subject: Subject,
+        policy: Policy,
+        tally: Tally,
+        prefix: str,
+        *,
+        fn: Callable[..., Any] | None = None,
+        serializer: Serializer | None = None,
+    ) -> Remote:
+        self.backend.serve(prefix)
+        annotation = getattr(fn, "__annotations__", {}).get("return")
+        if annotation is not None and fn is not None:
+            annotation = _resolved(fn)
+        chosen = serializer or self.serializer
+        if annotation is not None and hasattr(chosen, "allow"):
+            chosen.allow(annotation)
+        schema = fingerprint(annotation)
+        return Remote(self, subject, policy, tally, prefix, chosen, schema)
+
+    def delete(self, wire: str) -> Flow[int]:
+        return (yield from Delete((wire,)))
+
+    def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
+        return (yield from Sweep(prefix, pattern, progress))
+
+    def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
+        # The watched stamp falls first: who reads it standing knows that no tag had fallen.
+        yield from Delete((prefix + ANY, *(tag_key(prefix, tag) for tag in tags)))
+        return 0
+
+    def clear(self, prefixes: Iterable[str]) -> Flow[None]:
+        yield from Delete(tuple(prefix + ROOT for prefix in prefixes))
+
+    def complain(self, error: BaseException) -> None:
+        """Say that Redis fails: at most once in half a minute."""
+        now = time.monotonic()
+        if now - self._complained > 30 or not self._complained:
+            self._complained = now
+            log.warning("the cache goes on without Redis: %s", error)
+
+    def after_fork(self) -> None:
+        self._reset()
+        self.heart.after_fork()
+        self.backend.after_fork()
+
+    def close(self) -> None:
+        self.heart.close()
+
+    def __repr__(self) -> str:
+        return f"<RemoteKeeper {self.backend!r}>"
+
+
+def _resolved(fn: Callable[..., Any]) -> Any:
+    """The return annotation, with names looked up where that is possible."""
+    import inspect
+    import typing
+
+    target = inspect.unwrap(fn)
+    try:
+        return typing.get_type_hints(target).get("return")
+    except Exception:  # a name that exists for type checkers only
+        return getattr(target, "__annotations__", {}).get("return")
+
+
+__all__ = ["ANY", "MISSING", "Remote", "RemoteKeeper", "tag_key"]

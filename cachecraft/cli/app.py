@@ -1,0 +1,50 @@
+"""The table of subcommands, and how any of them ends: one line for an error that has a remedy, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cachecraft._core.errors import CacheError, OptionError, OptionTypeError
+from cachecraft.cli.demo import demo
+
+app = typer.Typer(
+    name="cachecraft",
+    help="Memoization for def and async def, in memory and in Redis.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
+)
+app.command()(demo)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        # Asked of the parent package, which is imported by now: a checkout on the path has no metadata to read.
+        print(f"cachecraft {sys.modules['cachecraft'].__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Without this, typer would take a single subcommand for the whole command."""
+
+
+def run() -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = app(standalone_mode=True)
+    except CacheError as error:
+        return _explain(str(error), 2 if isinstance(error, (OptionError, OptionTypeError)) else 1)
+    return int(code or 0)
+
+
+def _explain(message: str, code: int) -> int:
+    print(f"cachecraft: {message}", file=sys.stderr)
+    return code

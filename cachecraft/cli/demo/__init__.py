@@ -1,0 +1,24 @@
+"""``cachecraft demo``: one slow report under concurrent load, and one feature at a time put upon it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cachecraft.cli.options import Json, Url
+
+
+def demo(
+    url: Url = "memory://",
+    quick: Annotated[bool, typer.Option("--quick", help="Less data and fewer callers: a few seconds, for CI.")] = False,
+    json: Json = False,
+) -> None:
+    """A guided tour: real SQL under concurrent load, one feature at a time.
+
+    At each step it shows how many queries reached the database, how long the callers waited, and how many answers
+    were out of date. Only --url chooses another place than memory; the environment is not asked, because this is load.
+    """
+    from cachecraft.cli.demo.tour import tour
+
+    raise typer.Exit(tour(url, quick=quick, json=json))

@@ -1,0 +1,164 @@
+"""The three loads that the tour puts upon a service, and what each of them measures.
+
+*Waves*: everybody reads, an order is placed, everybody reads on, the ttl passes. *Sweep*: many keys, read round and
+round until each was loaded anew. *Storm*: everybody reads without pause while one order after another is placed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from cachecraft.cli.demo.crowd import Crowd, Log, Watch
+from cachecraft.cli.demo.services import Service, Totals
+from cachecraft.cli.demo.shop import Report, Shop
+
+REGION = "north"
+EXPIRED = 1.25  # seconds until a ttl of one second has passed, with the default jitter of up to 20 %
+READS_BEFORE, READS_AFTER = 2, 2  # by each caller, of the order placed in each wave
+READS = READS_BEFORE + READS_AFTER
+WRITE_EVERY = 0.05
+PATIENCE = 5.0  # seconds until a sweep ends in any case
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything."""
+
+    orders: int
+    threads: int
+    tasks: int
+    waves: int
+    customers: int
+    writes: int
+
+    @property
+    def callers(self) -> int:
+        return self.threads + self.tasks
+
+    @property
+    def calls(self) -> int:
+        """Calls answered in the waves."""
+        return self.callers * self.waves * READS
+
+
+FULL = Plan(orders=300_000, threads=24, tasks=24, waves=2, customers=500, writes=25)
+QUICK = Plan(orders=60_000, threads=8, tasks=8, waves=1, customers=200, writes=6)
+
+
+class Readers:
+    """Callers of the two reports, who know how many orders they must be told of."""
+
+    def __init__(self, shop: Shop, service: Service) -> None:
+        self._shop = shop
+        self._service = service
+
+    def by_thread(self, log: Log) -> None:
+        due, began = self._shop.due[REGION], time.perf_counter()
+        report = self._service.revenue(REGION)
+        log.note(began, stale=report.orders < due)
+
+    async def by_task(self, log: Log) -> None:
+        due, began = self._shop.due[REGION], time.perf_counter()
+        report = await self._service.best_sellers(REGION)
+        log.note(began, stale=report.orders < due)
+
+
+def warm_up(shop: Shop, service: Service, crowd: Crowd) -> None:
+    """Read both reports once, as a service that has been up for a while has done."""
+    service.revenue(REGION)
+    crowd.ask(_awaited(service.best_sellers(REGION)))
+    shop.meter.reset()
+
+
+async def _awaited(answer: Awaitable[Report]) -> Report:
+    return await answer
+
+
+def place_order(shop: Shop, service: Service, cents: int = 1_000) -> None:
+    """A write; once it has returned, everybody who asks must be told of it."""
+    service.place_order(REGION, cents)
+    shop.due[REGION] += 1
+
+
+def waves(shop: Shop, service: Service, crowd: Crowd, plan: Plan, watch: Watch) -> Log:
+    """Everybody reads right after the ttl has passed, and again before and after an order is placed."""
+    readers, seen = Readers(shop, service), Log()
+
+    def read(times: int) -> None:
+        for _ in range(times):
+            before = len(seen.waits)
+            seen.add(crowd.send(readers.by_thread, readers.by_task, watch=lambda calls: watch(before + calls)))
+
+    for _ in range(plan.waves):
+        time.sleep(EXPIRED)
+        read(READS_BEFORE)
+        place_order(shop, service)
+        read(READS_AFTER)
+    return seen
+
+
+def sweep(shop: Shop, totals: Totals, crowd: Crowd, plan: Plan, watch: Watch) -> Log:
+    """Store the totals of many customers at once, then read all of them until each has expired and was loaded."""
+    stored = shop.spent_by_all(plan.customers)
+    for customer, cents in stored:
+        totals.keep(cents, customer)
+    shop.meter.reset()
+    correct, until = dict(stored), time.monotonic() + PATIENCE
+
+    def by_thread(log: Log) -> None:
+        mine = list(correct)
+        random.shuffle(mine)
+        while shop.meter.queries < len(mine) and time.monotonic() < until and not crowd.leaving.is_set():
+            for customer in mine:
+                began = time.perf_counter()
+                log.note(began, stale=totals.spent(customer) != correct[customer])
+            time.sleep(0.005)
+
+    return crowd.send(by_thread, watch=lambda _: watch(min(shop.meter.queries, len(stored))))
+
+
+def storm(shop: Shop, service: Service, crowd: Crowd, plan: Plan, watch: Watch) -> Log:
+    """Everybody reads without pause while orders are placed; each answer is held against the writes that returned."""
+    readers = Readers(shop, service)
+    over = False
+
+    def going_on() -> bool:
+        return not over and not crowd.leaving.is_set()
+
+    def by_thread(log: Log) -> None:
+        while going_on():
+            readers.by_thread(log)
+            time.sleep(0.002)
+
+    async def by_task(log: Log) -> None:
+        while going_on():
+            await readers.by_task(log)
+            await asyncio.sleep(0.002)
+
+    def write() -> None:
+        nonlocal over
+        try:
+            for number in range(plan.writes):
+                time.sleep(WRITE_EVERY)
+                place_order(shop, service)
+                watch(number + 1)
+        finally:
+            over = True
+
+    return crowd.send(by_thread, by_task, watch=_nobody, errand=write)
+
+
+def _nobody(_: int) -> None:
+    return None
+
+
+def total_of(report: Report) -> str:
+    """A report in a few words."""
+    return f"{report.orders:,} orders, ${report.cents / 100:,.2f}"
+
+
+Load = Callable[[Watch], Log]
