@@ -5,29 +5,39 @@ It adds types and documentation to what ``_cache`` and ``_decorators`` do, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from cachecraft._cache import BareCache, environment
+from cachecraft._cache import BareCache
 from cachecraft._core.entry import Missing
-from cachecraft._core.policy import Duration, Jitter, Policy
+from cachecraft._core.policy import Duration, Policy
+from cachecraft._settings import environment
 from cachecraft._decorators import CacheInfo, decorate, invalidating, updating
-from cachecraft.serializers import Serializer
+from cachecraft._options import CacheOptions, FunctionOptions, Ttl
+from cachecraft._settings import environment
 from cachecraft.stats import Stats
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-F = TypeVar("F", bound=Callable[..., Any])
-T = TypeVar("T")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
-S_contra = TypeVar("S_contra", contravariant=True)
+S = TypeVar("S")
+C = TypeVar("C", bound=type)
+D = TypeVar("D", bound="property | classmethod[Any, ..., Any]")
+F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, ..., Any]")
 
-Ttl = Duration | Callable[[Any], Duration]
+# -- a decorated function, as type checkers see it; at runtime it is a function with these attributes ---------------
+#
+# ``P`` are the parameters, ``Q`` those that are left once the object is bound, ``R`` is the result. The two functions
+# are no protocols, because pyright binds no protocol whose ``__get__`` takes ``self`` for a callable; ``self`` is one,
+# because mypy chooses among overloads by the first parameter only then.
 
 
-class _Face(Protocol[P]):
+class _Callable(Protocol[P, R_co]):
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+
+class Face(Protocol[P]):
     """What every cached function has besides being called."""
 
     __name__: str
@@ -37,124 +47,150 @@ class _Face(Protocol[P]):
 
     def key(self, *args: P.args, **kwargs: P.kwargs) -> str:
         """The wire key of a call."""
+        ...
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, maxsize and currsize, as ``functools.lru_cache``."""
+        ...
 
     def cache_parameters(self) -> dict[str, Any]:
         """The options the function was decorated with."""
+        ...
 
 
-class CachedFunction(_Face[P], Protocol[P, R_co]):
-    """A decorated ``def``: called as before, with the cache's methods beside it."""
+class SyncFace(Face[P], Protocol[P, R]):
+    """What hangs on a decorated ``def``. On a bound method too, each takes all arguments, the object first."""
 
     @property
-    def __wrapped__(self) -> Callable[P, R_co]: ...
+    def __wrapped__(self) -> Callable[P, R]: ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-    @overload
-    def __get__(self, instance: None, owner: Any) -> CachedFunction[P, R_co]: ...
-    @overload
-    def __get__(
-        self: CachedFunction[Concatenate[S_contra, Q], T], instance: S_contra, owner: Any
-    ) -> CachedFunction[Q, T]: ...
-
-    def get(self, *args: P.args, **kwargs: P.kwargs) -> R_co | Missing:
+    def get(self, *args: P.args, **kwargs: P.kwargs) -> R | Missing:
         """The value that is kept, or ``MISSING``; never loads."""
+        ...
 
-    def set(self, value: Any, *args: P.args, **kwargs: P.kwargs) -> bool:
-        """Keep ``value`` as the result for these arguments."""
+    def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> bool:
+        """Keep ``value`` as the result for these arguments. False if it was declined."""
+        ...
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Load anew, whatever is kept."""
+        ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Drop the entry for these arguments; how many there were, where known."""
+        ...
 
     def invalidate_all(self) -> int:
         """Drop all entries of this function; how many, where known."""
+        ...
 
-    def cache_clear(self) -> Any:
+    def cache_clear(self) -> int:
         """Drop all entries of this function and begin its counters anew."""
+        ...
 
 
-class AsyncCachedFunction(_Face[P], Protocol[P, R_co]):
-    """A decorated ``async def``: awaited as before, with the cache's methods, also to be awaited, beside it."""
+class CachedMethod(SyncFace[P, R], _Callable[Q, R], Generic[Q, P, R]):
+    """A ``CachedFunction``, bound to an object or a class."""
+
+
+class CachedFunction(SyncFace[P, R], _Callable[P, R], Generic[P, R]):
+    """A decorated ``def``: called as before, with the cache's methods beside it."""
+
+    @overload  # a class method
+    def __get__(
+        self: Callable[Concatenate[C, Q], R], instance: object, owner: C
+    ) -> CachedMethod[Q, Concatenate[C, Q], R]: ...
+    @overload  # a method, on its class
+    def __get__(self, instance: None, owner: type) -> CachedFunction[P, R]: ...
+    @overload  # a method
+    def __get__(
+        self: Callable[Concatenate[S, Q], R], instance: S, owner: type
+    ) -> CachedMethod[Q, Concatenate[S, Q], R]: ...
+    @overload  # a static method: its first parameter cannot be the object
+    def __get__(self, instance: object, owner: type) -> CachedFunction[P, R]: ...
+    def __get__(self, instance: Any, owner: Any) -> Any: ...
+
+
+class AsyncFace(Face[P], Protocol[P, R]):
+    """What hangs on a decorated ``async def``; as ``SyncFace``, to be awaited."""
 
     @property
-    def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R_co]]: ...
+    def __wrapped__(self) -> Callable[P, Coroutine[Any, Any, R]]: ...
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]: ...
-
-    @overload
-    def __get__(self, instance: None, owner: Any) -> AsyncCachedFunction[P, R_co]: ...
-    @overload
-    def __get__(
-        self: AsyncCachedFunction[Concatenate[S_contra, Q], T], instance: S_contra, owner: Any
-    ) -> AsyncCachedFunction[Q, T]: ...
-
-    def get(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co | Missing]:
+    def get(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R | Missing]:
         """The value that is kept, or ``MISSING``; never loads."""
+        ...
 
-    def set(self, value: Any, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]:
-        """Keep ``value`` as the result for these arguments."""
+    def set(self, value: R, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, bool]:
+        """Keep ``value`` as the result for these arguments. False if it was declined."""
+        ...
 
-    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+    def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Load anew, whatever is kept."""
+        ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, int]:
         """Drop the entry for these arguments; how many there were, where known."""
+        ...
 
     def invalidate_all(self) -> Coroutine[Any, Any, int]:
         """Drop all entries of this function; how many, where known."""
+        ...
 
-    def cache_clear(self) -> Any:
-        """Drop all entries of this function and begin its counters anew; to be awaited."""
+    def cache_clear(self) -> Coroutine[Any, Any, int]:
+        """Drop all entries of this function and begin its counters anew."""
+        ...
+
+
+class AsyncCachedMethod(AsyncFace[P, R], _Callable[Q, Coroutine[Any, Any, R]], Generic[Q, P, R]):
+    """An ``AsyncCachedFunction``, bound to an object or a class."""
+
+
+class AsyncCachedFunction(AsyncFace[P, R], _Callable[P, Coroutine[Any, Any, R]], Generic[P, R]):
+    """A decorated ``async def``: awaited as before, with the cache's methods, also to be awaited, beside it."""
+
+    @overload  # as above
+    def __get__(
+        self: Callable[Concatenate[C, Q], Coroutine[Any, Any, R]], instance: object, owner: C
+    ) -> AsyncCachedMethod[Q, Concatenate[C, Q], R]: ...
+    @overload
+    def __get__(self, instance: None, owner: type) -> AsyncCachedFunction[P, R]: ...
+    @overload
+    def __get__(
+        self: Callable[Concatenate[S, Q], Coroutine[Any, Any, R]], instance: S, owner: type
+    ) -> AsyncCachedMethod[Q, Concatenate[S, Q], R]: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> AsyncCachedFunction[P, R]: ...
+    def __get__(self, instance: Any, owner: Any) -> Any: ...
 
 
 class CacheDecorator(Protocol):
     """What ``cached(...)`` returns."""
 
     @overload
-    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...  # type: ignore[overload-overlap]  # async comes first
     @overload
     def __call__(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
+    @overload
+    def __call__(self, fn: D, /) -> D: ...
 
 
 class Cache(BareCache):
     __doc__ = BareCache.__doc__
 
+    def __init__(self, url: str | None = "memory://", **options: Unpack[CacheOptions]) -> None:
+        super().__init__(url, **options)
+
     @overload
-    def cached(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...
+    def cached(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...  # type: ignore[overload-overlap]  # async comes first
     @overload
     def cached(self, fn: Callable[P, R], /) -> CachedFunction[P, R]: ...
     @overload
-    def cached(
-        self,
-        ttl: float | str | timedelta | None = None,
-        *,
-        key: str | Callable[..., str] | None = None,
-        tags: Sequence[str] | Callable[..., Sequence[str]] = (),
-        namespace: str | None = None,
-        version: str | int | None = None,
-        jitter: Jitter | tuple[float, float] | None = ...,
-        stale: Duration = 0,
-        grace: Duration = 0,
-        refresh_ahead: Duration = 0,
-        beta: float = 0,
-        lease: Duration = 5,
-        wait: Duration = 10,
-        soft_timeout: Duration | None = None,
-        timeout: Duration | None = None,
-        when: Callable[[Any], bool] | None = None,
-        cache_errors: type[Exception] | tuple[type[Exception], ...] | Mapping[type[Exception], Duration] | None = None,
-        vary: Callable[[], object] | None = None,
-        serializer: Serializer | None = None,
-        isolate: bool | None = None,
-    ) -> CacheDecorator: ...
+    def cached(self, fn: D, /) -> D: ...
     @overload
-    def cached(self, ttl: Callable[[Any], Duration], *, key: str | Callable[..., str] | None = ..., **options: Any) -> CacheDecorator: ...
+    def cached(self, ttl: Duration | None, /, **options: Unpack[FunctionOptions]) -> CacheDecorator: ...
+    @overload
+    def cached(self, *, ttl: Ttl | None = None, **options: Unpack[FunctionOptions]) -> CacheDecorator: ...
     def cached(self, ttl: Any = None, **options: Any) -> Any:
         """Remember what a function returns.
 
@@ -186,18 +222,18 @@ class Cache(BareCache):
         Raises:
             OptionError, OptionTypeError, TemplateError: naming the option and the remedy.
         """
-        if callable(ttl) and not options and not _is_ttl(ttl):
+        if callable(ttl) and not options:
             return decorate(self, ttl, {})
         if isinstance(ttl, (staticmethod, classmethod, property)):
             return decorate(self, ttl, options)
         if ttl is not None:
             options["ttl"] = ttl
-        _check(options)
+        Policy.of(options)
         return lambda fn: decorate(self, fn, dict(options))
 
     def invalidates(
         self,
-        *functions: Any,
+        *functions: Face[...] | property,
         key: str | Sequence[str] | None = None,
         pattern: str | Sequence[str] | None = None,
         tags: str | Sequence[str] | None = None,
@@ -218,7 +254,21 @@ class Cache(BareCache):
         options = {"key": key, "pattern": pattern, "tags": tags, "when": when, "on_success_only": on_success_only}
         return invalidating(self, functions, options)
 
-    def updates(self, function: Any, /, *, value: Callable[[Any], Any] | None = None) -> Callable[[F], F]:
+    @overload
+    def updates(self, function: SyncFace[..., R], /) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+    @overload
+    def updates(
+        self, function: SyncFace[..., R], /, *, value: Callable[[Any], R]
+    ) -> Callable[[Callable[P, S]], Callable[P, S]]: ...
+    @overload
+    def updates(
+        self, function: AsyncFace[..., R], /
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R]]]: ...
+    @overload
+    def updates(
+        self, function: AsyncFace[..., R], /, *, value: Callable[[Any], R]
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, S]]], Callable[P, Coroutine[Any, Any, S]]]: ...
+    def updates(self, function: Any, /, *, value: Callable[[Any], Any] | None = None) -> Any:
         """Write through: what a function that writes returns is what ``function`` would now return.
 
         Args:
@@ -230,29 +280,20 @@ class Cache(BareCache):
         return updating(self, function, value)
 
 
-def _is_ttl(thing: Any) -> bool:
-    """``cached(fn)`` decorates; ``cached(lambda r: ...)`` cannot be told from it, so a ttl function is a keyword."""
-    return False
-
-
-def _check(options: dict[str, Any]) -> None:
-    Policy.of(options)
-
-
 default = Cache(None)
 cached = default.cached
 invalidates = default.invalidates
 updates = default.updates
 
 
-def configure(url: str | None = None, **options: Any) -> Cache:
+def configure(url: str | None = None, **options: Unpack[CacheOptions]) -> Cache:
     """Set up the default cache, which the module-level decorators belong to; options are those of ``Cache``.
 
     Without a URL, ``CACHECRAFT_URL`` counts, else memory; without a namespace, ``CACHECRAFT_NAMESPACE``. It may be
     called after modules were decorated, and again: what was kept before is then out of reach.
     """
     options.setdefault("namespace", environment("NAMESPACE") or "")
-    default._configure(url or environment("URL") or "memory://", options)
+    default._configure(url or environment("URL") or "memory://", dict(options))
     return default
 
 

@@ -6,12 +6,10 @@ It opens nothing before it is first used, so a module can be decorated at import
 from __future__ import annotations
 
 import os
-import random as _random
 import threading
-import time
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from inspect import Parameter, Signature, isawaitable
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -19,93 +17,24 @@ from typing import Any, Final, Self, TypeVar
 from cachecraft._core import flights
 from cachecraft._core.calls import Key, Subject, check_tag, prefix_of
 from cachecraft._core.effects import Flow
+from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
 from cachecraft._core.keys import escape_literal
-from cachecraft._core.policy import INHERIT, Duration, Jitter, Policy, jitter_of, seconds
+from cachecraft._core.policy import Duration, Policy
 from cachecraft._core.ports import Function, Keeper
 from cachecraft._core.tally import Tally
 from cachecraft._core.templates import check_pattern
 from cachecraft._drivers import Crew, Driver
+from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote import RemoteKeeper
 from cachecraft.backends.transports import Dialling
-from cachecraft.serializers import MsgpackSerializer, Serializer
+from cachecraft.serializers import MsgpackSerializer
 from cachecraft.stats import Stats
 
 T = TypeVar("T")
-
-MEGABYTE: Final = 2**20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What a cache was told. Times are in seconds."""
-
-    url: str = "memory://"
-    namespace: str = ""
-    ttl: float = 3600.0
-    jitter: Jitter | None = Jitter()
-    enabled: bool = True
-    max_entries: int = 100_000
-    max_bytes: int | None = 256 * MEGABYTE
-    max_value_bytes: int = MEGABYTE
-    compress_above: int | None = 16 * 1024
-    compression: str = "zlib"
-    timeout: float = 0.25
-    connect_timeout: float = 0.5
-    pool_size: int = 32
-    on_failover: str = "flush"
-    serializer: Serializer | None = None
-    clock: Callable[[], float] = time.monotonic
-    random: Callable[[], float] = _random.random
-
-    @classmethod
-    def of(cls, url: object, options: dict[str, Any]) -> Settings:
-        if not isinstance(url, str):
-            raise OptionTypeError(f"url={url!r} must be text such as 'memory://' or 'redis://localhost:6379/0'")
-        scheme = url.partition("://")[0]
-        if "://" not in url or scheme not in SCHEMES:
-            raise OptionError(f"url={url!r} has no scheme known here; there are {', '.join(f'{s}://' for s in SCHEMES)}")
-        settings = cls(url=url, **{name: value for name, value in options.items() if value is not INHERIT})
-        return replace(
-            settings,
-            ttl=seconds(settings.ttl, "ttl"),
-            jitter=jitter_of(settings.jitter),  # type: ignore[arg-type]  # INHERIT was left out above
-            timeout=seconds(settings.timeout, "timeout"),
-            connect_timeout=seconds(settings.connect_timeout, "connect_timeout"),
-        )._checked()
-
-    def _checked(self) -> Settings:
-        if not isinstance(self.namespace, str):
-            raise OptionTypeError(f"namespace={self.namespace!r} must be text")
-        for name in ("max_entries", "max_bytes", "max_value_bytes", "pool_size"):
-            value = getattr(self, name)
-            if value is None and name == "max_bytes":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise OptionTypeError(f"{name}={value!r} must be a whole number")
-            if value < 1:
-                raise OptionError(f"{name}={value!r} must be at least 1; to turn caching off give enabled=False")
-        if self.on_failover not in ("flush", "trust"):
-            raise OptionError(f"on_failover={self.on_failover!r} must be 'flush' or 'trust'")
-        if self.compression not in ("zlib", "zstd"):
-            raise OptionError(f"compression={self.compression!r} must be 'zlib' or 'zstd'")
-        return self
-
-
-SCHEMES: Final = ("memory", "redis", "rediss", "unix")
-
-_SETTINGS: Final = frozenset(Settings.__dataclass_fields__) - {"url"}
-
-
-def environment(name: str) -> str | None:
-    return os.environ.get(f"CACHECRAFT_{name}") or None
-
-
-def _switched_off() -> bool:
-    return (environment("ENABLED") or "1").strip().lower() in ("0", "false", "no", "off")
 
 
 class BareCache:
@@ -148,11 +77,13 @@ class BareCache:
             self._configure(url, options)
 
     def _configure(self, url: str, options: dict[str, Any]) -> None:
-        unknown = options.keys() - _SETTINGS
+        unknown = options.keys() - OPTIONS
         if unknown:
-            raise OptionTypeError(f"{sorted(unknown)[0]}= is no option of a cache; there are {', '.join(sorted(_SETTINGS))}")
+            raise OptionTypeError(
+                f"{sorted(unknown)[0]}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}"
+            )
         settings = Settings.of(url, options)
-        if _switched_off():
+        if switched_off():
             settings = replace(settings, enabled=False)
         self._shut()
         self._settings = settings
@@ -257,9 +188,11 @@ class BareCache:
         return await self._arun(self._get(key)) if self.enabled else self._off()
 
     def _get(self, key: str) -> Flow[Any]:
-        return self._ready().peek((_key(key),))
+        return (yield from self._ready().peek((_key(key),)))
 
-    def set(self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any) -> bool:
+    def set(
+        self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any
+    ) -> bool:
         """Store a value for ``ttl`` (as the cache's by default). False if it could not be kept."""
         return bool(self.enabled and self._run(self._set(key, value, ttl, tags, options)))
 
@@ -270,10 +203,16 @@ class BareCache:
         return bool(self.enabled and await self._arun(self._set(key, value, ttl, tags, options)))
 
     def _set(self, key: str, value: Any, ttl: Any, tags: Sequence[str], options: dict[str, Any]) -> Flow[bool]:
-        return self._variant(_with_ttl(options, ttl), tags).put((_key(key),), value)
+        return (yield from self._variant(_with_ttl(options, ttl), tags).put((_key(key),), value))
 
     def get_or_load(
-        self, key: str, loader: Callable[[], T], *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **options: Any,
     ) -> T:
         """The value under ``key``, or what ``loader()`` returns, which is then stored. One load at a time.
 
@@ -314,7 +253,8 @@ class BareCache:
 
     def _delete(self, key: str) -> Flow[int]:
         wanted = _key(key)
-        return self.keeper.delete(wanted if isinstance(wanted, Key) else self._prefix + escape_literal(wanted))  # type: ignore[no-any-return]  # ports are loose about flows
+        wire = wanted if isinstance(wanted, Key) else self._prefix + escape_literal(wanted)
+        return (yield from self.keeper.delete(wire))
 
     def invalidate(
         self,
@@ -383,12 +323,14 @@ class BareCache:
             BackendError: it cannot be reached.
         """
         self._ready()
-        return 0.0 if self.driver.backend is None else self.driver.backend.ping()  # type: ignore[attr-defined,no-any-return]  # Redis has it
+        backend = self.driver.backend
+        return 0.0 if backend is None else backend.ping()
 
     async def aping(self) -> float:
         """As ``ping``."""
         self._ready()
-        return 0.0 if self.driver.backend is None else await self.driver.backend.aping()  # type: ignore[attr-defined,no-any-return]  # as above
+        backend = self.driver.backend
+        return 0.0 if backend is None else await backend.aping()
 
     def _run(self, flow: Flow[T]) -> T:
         return self.driver.run(flow)
@@ -399,8 +341,6 @@ class BareCache:
     def _off(self) -> Any:
         if self._closed:
             raise ClosedError("this cache is closed; make another")
-        from cachecraft._core.entry import MISSING
-
         return MISSING
 
     # -- its end --------------------------------------------------------------------------------------------------
@@ -439,7 +379,9 @@ class BareCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     async def __aenter__(self) -> Self:
@@ -453,16 +395,10 @@ class BareCache:
     def __repr__(self) -> str:
         if self._settings is None:
             return "<Cache not yet configured>"
-        state = "closed" if self._closed else "off" if not self.settings.enabled else repr(self._keeper or "not yet open")
+        state = (
+            "closed" if self._closed else "off" if not self.settings.enabled else repr(self._keeper or "not yet open")
+        )
         return f"<Cache {redacted(self.settings.url)} namespace={self.settings.namespace!r} {state}>"
-
-
-def redacted(url: str) -> str:
-    """A URL without its password."""
-    scheme, _, rest = url.partition("://")
-    login, at, host = rest.rpartition("@")
-    user = login.partition(":")[0]
-    return f"{scheme}://{user}:***@{host}" if at and ":" in login else url
 
 
 def _key(key: object) -> str:

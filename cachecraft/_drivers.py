@@ -281,7 +281,7 @@ async def through(work: Awaitable[T]) -> T:
             if task.cancelled():
                 raise
             cancelled = error
-        except BaseException:  # noqa: S110 - raised below, from the task itself
+        except BaseException:
             pass
     if cancelled is not None:
         if not task.cancelled():

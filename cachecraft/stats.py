@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 
 from cachecraft._core.tally import Tally
 
-
 _NUMBERS = tuple(name for name in Tally.__dataclass_fields__ if name != "reasons")
 
 
@@ -55,5 +54,7 @@ class Stats:
 
     def __repr__(self) -> str:
         numbers = self.as_dict()
-        shown = ", ".join(f"{name}={numbers[name]:g}" for name in ("hits", "misses", "loads", "errors", "stale", "waits"))
+        shown = ", ".join(
+            f"{name}={numbers[name]:g}" for name in ("hits", "misses", "loads", "errors", "stale", "waits")
+        )
         return f"<Stats {shown}, hit_rate={numbers['hit_rate']:.1%}>"

@@ -11,6 +11,7 @@ import inspect
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import unquote
 
 from cachecraft._core.errors import OptionError, OptionTypeError, UnkeyableError
 from cachecraft._core.keys import canonical, canonical_many, digest, escape, escape_literal
@@ -90,9 +91,14 @@ class Subject:
         return tuple(name for name in self.parameters if name in template.names)
 
     @property
+    def explicit(self) -> bool:
+        """Whether the user wrote the key, so that functions whose keys are the same share their entries."""
+        return self.template is not None or self.maker is not None
+
+    @property
     def named(self) -> bool:
         """Whether calls that differ may mean the same key, so that only the wire key tells."""
-        return self.template is not None or self.maker is not None or self.vary is not None
+        return self.explicit or self.vary is not None
 
     def arguments(self, values: Values) -> dict[str, Any]:
         return dict(zip(self.parameters, values, strict=True))
@@ -146,7 +152,7 @@ class Subject:
         if not self.tags:
             return ()
         arguments = self.arguments(values)
-        return tuple(dict.fromkeys(check_tag(tag.render(arguments)) for tag in self.tags))
+        return tuple(dict.fromkeys(rendered_tag(tag, arguments) for tag in self.tags))
 
     def tags_of_result(self, values: Values, result: object) -> tuple[str, ...]:
         """The tags that a callable makes of the result and the arguments; the result comes first."""
@@ -170,6 +176,14 @@ def stable(value: object) -> bool:
         return True
     params = getattr(kind, "__dataclass_params__", None)
     return params is not None and params.frozen or kind in ATOMIC or issubclass(kind, (str, int, float, tuple))
+
+
+def rendered_tag(template: Template, arguments: Mapping[str, object]) -> str:
+    """The tag for these arguments, as ``invalidate(tags=...)`` makes it of the same text.
+
+    Nothing in a tag separates, so what a template escapes in its values would only keep the two from meeting.
+    """
+    return check_tag(escape_literal(unquote(template.render(arguments), errors="surrogatepass")))
 
 
 def check_tag(tag: str) -> str:

@@ -25,6 +25,12 @@ class Backend(Protocol):
     async def aperform(self, effect: Any) -> Any:
         """The same for a task."""
 
+    def ping(self) -> float:
+        """Seconds of a round trip."""
+
+    async def aping(self) -> float:
+        """The same for a task."""
+
     def close(self) -> None:
         """Let go of every connection."""
 

@@ -111,6 +111,19 @@ def _copy_dataclass(value: Any, memo: dict[int, Any]) -> Any:
     return value
 
 
+def replica(error: Exception) -> Exception:
+    """The same exception without its traceback, which keeps the frames it passed through, and all in them, alive."""
+    kind = type(error)
+    # Not copy.copy, which calls __init__ with what __init__ may already have changed.
+    twin: Exception = kind.__new__(kind, *error.args)
+    twin.__dict__.update(error.__dict__)
+    for each in kind.__mro__[: kind.__mro__.index(BaseException)]:
+        for name, member in vars(each).items():
+            if isinstance(member, types.MemberDescriptorType) and (held := getattr(error, name, None)) is not None:
+                setattr(twin, name, held)
+    return twin
+
+
 ENTRY_BYTES: Final = 250
 """Bytes of bookkeeping for an entry: node, call key, table slot."""
 _QUICK: Final = frozenset({int, float, bool, type(None), str, bytes})

@@ -237,14 +237,15 @@ class Local:
 
     def peek(self, values: Values) -> Flow[Any]:
         """The value that is kept, or ``MISSING``."""
+        yield from ()
         found = self.look(self.lookup(values))
         if found.verdict in (Verdict.MISS, Verdict.GRACE) or isinstance(found.node, Raised):
             return MISSING
         return found.node.value
-        yield
 
     def put(self, values: Values, value: Any) -> Flow[bool]:
         """Keep a value that the caller brings; a load under way keeps its own to itself. False if it was declined."""
+        yield from ()
         lookup = self.lookup(values)
         now = self.memory.clock()
         flight = Flight.of(lookup.flight_key, now)
@@ -256,22 +257,21 @@ class Local:
             if node is not None:
                 self.table.put(node)
         return node is not None
-        yield
 
     def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
         return flow.write(self, self.lookup(values), run, made)
 
     def drop(self, values: Values) -> Flow[int]:
+        yield from ()
         dropped = self.memory.invalidate(self.lookup(values))
         self.tally.invalidated += dropped
         return dropped
-        yield
 
     def drop_all(self) -> Flow[int]:
+        yield from ()
         dropped = self.memory.invalidate_table(self.table)
         self.tally.invalidated += dropped
         return dropped
-        yield
 
     def failed(self, error: Exception, doing: str) -> None:
         """Count a failure that the caller is spared, and log it once."""
@@ -304,25 +304,25 @@ class LocalKeeper:
         return Local(Table(self.memory, subject, prefix), policy, tally)
 
     def delete(self, wire: str) -> Flow[int]:
+        yield from ()
         return self.memory.invalidate_key(wire)
-        yield
 
     def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
+        yield from ()
         count = self.memory.invalidate_pattern(prefix, pattern)
         if progress is not None:
             progress(count)
         return count
-        yield
 
     def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
+        yield from ()
         return self.memory.invalidate_tags(prefix + tag for tag in tags)
-        yield
 
     def clear(self, prefixes: Iterable[str]) -> Flow[int | None]:
+        yield from ()
         wanted = frozenset(prefixes)
         tables = [table for table in list(self.memory.tables) if table.prefix in wanted]
         return sum(map(self.memory.invalidate_table, tables))
-        yield
 
     def after_fork(self) -> None:
         self.memory.after_fork()

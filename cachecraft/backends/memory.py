@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import RLock
+from typing import Any
 
 from cachecraft._core.flights import Flight
 from cachecraft._core.keys import matcher
@@ -30,16 +31,29 @@ class Memory:
         self.clock = clock
         self.random = random
         self.bound = Bound(max_entries, max_bytes, self.detach)
+        #: Of the functions whose keys the user wrote: nodes by wire key, and loads under way.
         self.names: dict[str, Named] = {}
+        self.flights: dict[Any, Flight] = {}
         self.tags: dict[str, set[Named]] = {}
         self.tables: weakref.WeakSet[Table] = weakref.WeakSet()
         self._graves: deque[Grave] = deque()
 
     def after_fork(self) -> None:
-        """In a forked child: the lock may be held, and loads be led, by threads that are not here."""
-        self.lock = RLock()
+        """In a forked child: loads may be led, and the lock be held, by threads that are not here."""
+        torn = not self.lock.acquire(blocking=False)
+        if torn:
+            # Whoever held it was in the middle of a change. The lock stays the same object: others hold on to it.
+            self.lock._at_fork_reinit()  # type: ignore[attr-defined]  # what threading itself does after a fork
+        else:
+            self.lock.release()
         for table in list(self.tables):
             table.flights.clear()
+            if torn:
+                table.forget()
+        if torn:
+            self.names.clear()
+            self.tags.clear()
+            self.bound.__init__(self.bound.max_entries, self.bound.max_bytes, self.detach)  # type: ignore[misc]  # emptied in place
 
     def __len__(self) -> int:
         with self.lock:
@@ -56,8 +70,8 @@ class Memory:
             del shelf.nodes[node.key]
         if type(node) is not Node:
             assert isinstance(node, Named)
-            if node.wire is not None and self.names.get(node.wire) is node:
-                del self.names[node.wire]
+            if node.wire is not None and shelf.names.get(node.wire) is node:
+                del shelf.names[node.wire]
             for tag in node.tags:
                 tagged = self.tags.get(tag)
                 if tagged is not None:
@@ -94,24 +108,22 @@ class Memory:
             shelf = self._graves.popleft().shelf
             table = shelf.table
             table.graves.pop(shelf.serial, None)
-            for ident, each in list(table.shelves.items()):
-                if each is shelf:
-                    del table.shelves[ident]
-                    break
-            for node in list(shelf.nodes.values()):
+            if table.shelves.get(shelf.ident) is shelf:
+                del table.shelves[shelf.ident]
+            for node in shelf.all():
                 self.drop(node)
-            if table.wired:
-                for wired in [node for node in self.names.values() if node.shelf is shelf]:
-                    self.drop(wired)
             table.retired += shelf.retired
+            shelf.retired = 0
 
     # -- invalidating -------------------------------------------------------------------------------------------
 
-    def _void(self, table: Table, doomed: Callable[[Flight], bool]) -> None:
-        for flight in list(table.flights.values()):
+    @staticmethod
+    def _void(board: dict[Any, Flight], doomed: Callable[[Flight], bool]) -> None:
+        # A copy: the wrappers put flights on the board without the lock.
+        for flight in list(board.values()):
             if doomed(flight):
                 flight.void = True
-                table.flights.pop(flight.key, None)
+                board.pop(flight.key, None)
 
     def invalidate(self, lookup: Lookup) -> int:
         """Drop the entry of one call."""
@@ -130,38 +142,44 @@ class Memory:
     def invalidate_key(self, wire: str) -> int:
         """Drop the entry with this wire key, whichever function it belongs to."""
         with self.lock:
-            for table in self._tables():
-                if wire.startswith(table.prefix):
-                    self._void(table, lambda flight, table=table: table.flight_wire(flight) == wire)  # type: ignore[misc]  # a default binds the loop's table
-                    if wire.startswith(table.prefix + table.subject.stem):
-                        table.index()
-            node = self.names.get(wire)
-            return self.drop(node) if node is not None else 0
+            names = self._voided_names(lambda flight_wire: flight_wire == wire, wire.startswith)
+            doomed = [node for each in names if (node := each.get(wire)) is not None]
+            return sum(map(self.drop, doomed))
 
     def invalidate_pattern(self, prefix: str, pattern: str) -> int:
         """Drop what matches a glob pattern within one namespace."""
         matches = matcher(prefix + pattern)
         fixed = prefix + pattern[: min((at for at, sign in enumerate(pattern) if sign in "*?[\\"), default=len(pattern))]
         with self.lock:
-            for table in self._tables():
-                if table.prefix != prefix:
-                    continue
-                self._void(table, lambda flight, table=table: matches(table.flight_wire(flight)))  # type: ignore[misc]  # as above
-                name = prefix + table.subject.stem
-                if fixed.startswith(name) or name.startswith(fixed):
-                    table.index()
-            doomed = [node for wire, node in self.names.items() if wire.startswith(prefix) and matches(wire)]
+            names = self._voided_names(matches, lambda stem: fixed.startswith(stem) or stem.startswith(fixed))
+            doomed = [node for each in names for wire, node in each.items() if matches(wire)]
             return sum(map(self.drop, doomed))
+
+    def _voided_names(
+        self, doomed: Callable[[str], bool], concerns: Callable[[str], bool]
+    ) -> list[dict[str, Named]]:
+        """Void the loads whose wire keys are doomed; answers where nodes with such wire keys may be found.
+
+        ``concerns`` tells whether a function whose keys begin so may have any.
+        """
+        self._void(self.flights, lambda flight: doomed(flight.shelf.table.flight_wire(flight)))
+        names = [self.names]
+        for table in self._tables():
+            if not table.subject.explicit and concerns(table.prefix + table.subject.stem):
+                self._void(table.flights, lambda flight: doomed(flight.shelf.table.flight_wire(flight)))
+                table.index()
+                names += [shelf.names for shelf in table.all_shelves]
+        return names
 
     def invalidate_tags(self, tags: Iterable[str]) -> int:
         """Drop what carries any of these tags (their full names)."""
         names = frozenset(tags)
         with self.lock:
-            for table in self._tables():
-                for flight in table.flights.values():
+            for board in (self.flights, *(table.flights for table in self._tables())):
+                for flight in list(board.values()):
                     # The tags of a result are known only once it is there; they are compared then.
                     flight.lost = flight.lost | names
-                self._void(table, lambda flight: bool(names & (flight.tags or frozenset())))
+                self._void(board, lambda flight: bool(names & (flight.tags or frozenset())))
             doomed = {node for name in names for node in self.tags.get(name, ())}
             return sum(map(self.drop, doomed))
 
@@ -169,11 +187,8 @@ class Memory:
         """Drop all that belongs to one function."""
         with self.lock:
             self.reap()
-            self._void(table, lambda _: True)
-            shelves = [table.shelf, *table.shelves.values()]
-            doomed = {node for shelf in shelves for node in shelf.nodes.values()}
-            doomed.update(node for node in self.names.values() if node.shelf.table is table)
-            return sum(map(self.drop, doomed))
+            self._void(table.flights, lambda flight: flight.shelf.table is table)
+            return sum(self.drop(node) for shelf in table.all_shelves for node in shelf.all())
 
     def clear(self) -> int:
         with self.lock:

@@ -6,7 +6,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from cachecraft.backends.eviction import Node
-from cachecraft.backends.isolation import Copier
+from cachecraft.backends.isolation import Copier, replica
 
 if TYPE_CHECKING:
     from cachecraft.backends.table import Table
@@ -51,25 +51,31 @@ class Raised(Named):
 
     @property
     def value(self) -> Any:  # type: ignore[override]  # reading it is the moment to raise
-        # Without its old traceback, which would grow with every raise and keep the frames of all callers alive.
-        raise _held(self).with_traceback(None)
-
-
+        raise replica(_held(self))
 
 
 class Shelf:
-    """The nodes of one function, or of one function and one object, by call key."""
+    """The nodes of one function, or of one function and one object."""
 
-    __slots__ = ("nodes", "owner", "retired", "serial", "table")
+    __slots__ = ("ident", "names", "nodes", "owner", "retired", "serial", "table")
 
-    def __init__(self, table: Table, serial: int = 0) -> None:
+    def __init__(self, table: Table, names: dict[str, Named], serial: int = 0, ident: int = 0) -> None:
         self.table = table
         self.nodes: dict[Any, Node] = {}
+        """By call key."""
+        self.names = names
+        """By wire key; shared by all functions whose keys were written by the user."""
+        self.ident = ident
+        """The ``id`` of the object it belongs to."""
         self.serial = serial
         """Tells the objects apart to which shelves belong; 0 is the function's own."""
         self.owner: weakref.ref[Any] | None = None
         self.retired = 0
         """Hits of nodes that are gone."""
+
+    def all(self) -> list[Node]:
+        """Every node that stands here; those without a call key are found by name alone."""
+        return [*self.nodes.values(), *(node for node in self.names.values() if node.key is None and node.shelf is self)]
 
     def belongs_to(self, owner: object) -> bool:
         """Ids are used again, so a shelf found by an id may be that of an object that has died."""

@@ -74,17 +74,19 @@ class Table:
         self.memory = memory
         self.subject = subject
         self.prefix = prefix
-        self.shelf = Shelf(self)
+        self.shelf = Shelf(self, memory.names if subject.explicit else {})
         #: Nodes by ``id`` of the object they belong to: what the wrapper of a method looks into.
         self.owners: dict[int, dict[Any, Node]] = {}
         self.shelves: dict[int, Shelf] = {}
-        self.flights: dict[Any, Flight] = {}
+        #: Functions that share keys share their loads.
+        self.flights: dict[Any, Flight] = memory.flights if subject.explicit else {}
         self.wired = subject.named
-        """Some node may be found by its wire key only, so a miss by call key proves nothing."""
+        """Some node may be found by its wire key only, so a miss by call key proves nothing; new ones get both."""
         self._indexed = subject.named
         self.retired = 0
         self.graves: dict[int, Grave] = {}
-        memory.tables.add(self)
+        with memory.lock:
+            memory.tables.add(self)
 
     # -- finding ----------------------------------------------------------------------------------------------
 
@@ -116,7 +118,7 @@ class Table:
         return shelf
 
     def _new_shelf(self, owner: object) -> Shelf:
-        shelf = Shelf(self, next(_serials))
+        shelf = Shelf(self, {}, next(_serials), id(owner))
         try:
             # Ids are used again, so the wrapper must not find this one once the owner is gone. The callback is C code
             # to the last instruction: no signal handler can keep it from running to its end.
@@ -140,7 +142,17 @@ class Table:
             node = lookup.shelf.nodes.get(lookup.key)
             if node is not None and node.kind is lookup.kind:
                 return node
-        return self.memory.names.get(lookup.wire) if lookup.wire is not None else None
+        return lookup.shelf.names.get(self.name(lookup)) if self.wired else None
+
+    def name(self, lookup: Lookup) -> str:
+        """The wire key of a call, worked out when it is first needed."""
+        if lookup.wire is None:
+            lookup.wire = self.subject.wire(self.prefix, lookup.values, lookup.shelf.serial or None)
+        return lookup.wire
+
+    @property
+    def all_shelves(self) -> list[Shelf]:
+        return [self.shelf, *self.shelves.values()]
 
     # -- loading ----------------------------------------------------------------------------------------------
 
@@ -156,6 +168,8 @@ class Table:
     def end(self, flight: Flight, state: int, result: Any, node: Node | None = None) -> bool:
         """Take the flight off the board, store its node unless an invalidation came, and wake who joined."""
         with self.memory.lock:
+            if isinstance(node, Named) and not flight.lost.isdisjoint(node.tags):
+                flight.void = True  # a tag that the load did not know it would have
             stored = node is not None and not flight.void
             if stored:
                 self.put(node)  # type: ignore[arg-type]  # not None, as just tested
@@ -166,29 +180,29 @@ class Table:
 
     def put(self, node: Node) -> None:
         """Store a node under all its names. The caller holds the lock."""
-        memory, nodes, key = self.memory, node.shelf.nodes, node.key
-        old = nodes.get(key) if key is not None else None
-        named = isinstance(node, Named) and node.wire is not None
-        if old is not None and old.kind is not node.kind:
-            # The place is taken by an argument that is equal and means something else, as True is to 1.
-            assert named
-            node.key, old = None, None
+        memory, shelf = self.memory, node.shelf
+        old = shelf.nodes.get(node.key) if node.key is not None else None
+        # The place may be taken by an argument that is equal and means something else, as True is to 1.
+        taken = old is not None and old.kind is not node.kind
+        if taken or node.key is None:
             self.wired = True
-        if named and old is None:
-            old = memory.names.get(node.wire)  # type: ignore[attr-defined]  # a Named, as just tested
+        if self.wired:
+            node = self._named(node)
+            if taken:
+                node.key, old = None, None
+            old = old or shelf.names.get(node.wire)
         if old is not None:
             memory.detach(old)
             memory.bound.replace(old, node)
         else:
             memory.bound.admit(node)
         if node.key is not None:
-            nodes[node.key] = node
-        elif named:
-            self.wired = True
-        if named:
-            memory.names[node.wire] = node  # type: ignore[attr-defined,assignment]  # as above
-            for tag in node.tags:  # type: ignore[attr-defined]  # as above
-                memory.tags.setdefault(tag, set()).add(node)  # type: ignore[arg-type]  # as above
+            shelf.nodes[node.key] = node
+        if isinstance(node, Named):
+            if node.wire is not None:
+                shelf.names[node.wire] = node
+            for tag in node.tags:
+                memory.tags.setdefault(tag, set()).add(node)
 
     # -- naming -----------------------------------------------------------------------------------------------
 
@@ -197,24 +211,27 @@ class Table:
         if self._indexed:
             return
         self.wired = self._indexed = True
-        for shelf in [self.shelf, *self.shelves.values()]:
-            for key, node in list(shelf.nodes.items()):
-                if not isinstance(node, Named) or node.wire is None:
-                    self._name(node, self.wire_of(shelf, key, node.kind))
+        for shelf in self.all_shelves:
+            for node in list(shelf.nodes.values()):
+                if isinstance(node, Named):
+                    shelf.names[self._named(node).wire] = node  # type: ignore[index]  # it has a name now
+                else:
+                    self.put(node)
 
-    def _name(self, node: Node, wire: str) -> None:
-        if isinstance(node, Named):
-            node.wire = wire
-            self.memory.names[wire] = node
-            return
-        twin = Named()
-        for slot in ("value", "expires", "kind", "hits", "key", "shelf", "size"):
-            setattr(twin, slot, getattr(node, slot))
-        twin.wire, twin.tags, twin.cost = wire, (), 0.0
-        twin.until = twin.fresh_until = node.expires
-        # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
-        node.hits = 0
-        self.put(twin)
+    def _named(self, node: Node) -> Named:
+        """The node with a wire key; another one if it has no room for that."""
+        if not isinstance(node, Named):
+            twin = Named()
+            for slot in ("value", "expires", "kind", "hits", "key", "shelf", "size"):
+                setattr(twin, slot, getattr(node, slot))
+            twin.wire, twin.tags, twin.cost = None, (), 0.0
+            twin.until = twin.fresh_until = node.expires
+            # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
+            node.hits = 0
+            node = twin
+        if node.wire is None:
+            node.wire = self.wire_of(node.shelf, node.key, node.kind)
+        return node
 
     def wire_of(self, shelf: Shelf, key: Any, kind: object) -> str:
         rest = (key,) if kind is not None else key[: len(key) // 2]
@@ -223,11 +240,7 @@ class Table:
 
     def flight_wire(self, flight: Flight) -> str:
         lookup: Lookup | None = flight.lookup
-        if lookup is not None:
-            if lookup.wire is None:
-                lookup.wire = self.subject.wire(self.prefix, lookup.values, lookup.shelf.serial or None)
-            return lookup.wire
-        return self.wire_of(flight.shelf, flight.call_key, flight.kind)
+        return self.name(lookup) if lookup is not None else self.wire_of(flight.shelf, flight.call_key, flight.kind)
 
     # -- counting ---------------------------------------------------------------------------------------------
 
@@ -236,18 +249,22 @@ class Table:
         """Hits counted where they happen, in the nodes; a sum over them, so ask for it now and then only."""
         with self.memory.lock:
             self.memory.reap()
-            shelves = [self.shelf, *self.shelves.values()]
-            alive = sum(node.hits for shelf in shelves for node in shelf.nodes.values())
-            unaliased = sum(n.hits for n in self.memory.names.values() if n.key is None and n.shelf.table is self)
-            return self.retired + sum(shelf.retired for shelf in shelves) + alive + unaliased
+            shelves = self.all_shelves
+            alive = sum(node.hits for shelf in shelves for node in shelf.all())
+            return self.retired + sum(shelf.retired for shelf in shelves) + alive
 
     @property
     def count(self) -> int:
         """How many entries there are; counted when asked for."""
         with self.memory.lock:
             self.memory.reap()
-            aliased = sum(len(shelf.nodes) for shelf in (self.shelf, *self.shelves.values()))
-            return aliased + sum(1 for node in self.memory.names.values() if node.key is None and node.shelf.table is self)
+            return sum(len(shelf.all()) for shelf in self.all_shelves)
+
+    def forget(self) -> None:
+        """Let go of every node as it is, in whatever state the indexes are."""
+        for shelf in self.all_shelves:
+            shelf.nodes.clear()
+            shelf.names.clear()
 
     def forget_hits(self) -> None:
         with self.memory.lock:

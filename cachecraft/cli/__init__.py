@@ -17,6 +17,6 @@ def main() -> None:
     if find_spec("typer") is None or find_spec("rich") is None:
         print(REMEDY, file=sys.stderr)
         raise SystemExit(2)
-    from cachecraft.cli.app import run
+    from cachecraft.cli.app import app
 
-    raise SystemExit(run())
+    app()

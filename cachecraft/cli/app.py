@@ -1,4 +1,4 @@
-"""The table of subcommands, and how any of them ends: one line for an error that has a remedy, never a traceback."""
+"""The table of subcommands; what each does is its own module's business."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from cachecraft._core.errors import CacheError, OptionError, OptionTypeError
 from cachecraft.cli.demo import demo
 
 app = typer.Typer(
@@ -33,18 +32,5 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Without this, typer would take a single subcommand for the whole command."""
-
-
-def run() -> int:
-    """Run the command line; the exit code."""
-    try:
-        code = app(standalone_mode=True)
-    except CacheError as error:
-        return _explain(str(error), 2 if isinstance(error, (OptionError, OptionTypeError)) else 1)
-    return int(code or 0)
-
-
-def _explain(message: str, code: int) -> int:
-    print(f"cachecraft: {message}", file=sys.stderr)
-    return code
+    # Without a callback typer would take a single subcommand for the whole command.
+    """Memoization for def and async def, in memory and in Redis."""

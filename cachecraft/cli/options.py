@@ -6,5 +6,7 @@ from typing import Annotated
 
 import typer
 
-Url = Annotated[str, typer.Option("--url", metavar="URL", help="Where entries are kept: memory:// or redis://HOST:PORT/DB.")]
+Url = Annotated[
+    str, typer.Option("--url", metavar="URL", help="Where entries are kept: memory:// or redis://HOST:PORT/DB.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout; whatever is for people goes to stderr.")]

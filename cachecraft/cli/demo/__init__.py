@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cachecraft.cli.ending import ended
 from cachecraft.cli.options import Json, Url
 
 
@@ -17,8 +18,8 @@ def demo(
     """A guided tour: real SQL under concurrent load, one feature at a time.
 
     At each step it shows how many queries reached the database, how long the callers waited, and how many answers
-    were out of date. Only --url chooses another place than memory; the environment is not asked, because this is load.
+    were out of date. It puts load on the cache, so it goes where --url says and does not ask the environment.
     """
     from cachecraft.cli.demo.tour import tour
 
-    raise typer.Exit(tour(url, quick=quick, json=json))
+    raise typer.Exit(ended(lambda: tour(url, quick=quick, as_json=json)))

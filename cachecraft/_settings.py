@@ -1,0 +1,96 @@
+"""What a cache is told, checked, and what the environment says; opens nothing."""
+
+from __future__ import annotations
+
+import os
+import random as _random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from cachecraft._core.errors import OptionError, OptionTypeError
+from cachecraft._core.policy import INHERIT, Jitter, jitter_of, seconds
+from cachecraft.serializers import Serializer
+
+MEGABYTE: Final = 2**20
+DEFAULT_JITTER: Final = Jitter()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a cache was told. Times are in seconds."""
+
+    url: str = "memory://"
+    namespace: str = ""
+    ttl: float = 3600.0
+    jitter: Jitter | None = DEFAULT_JITTER
+    enabled: bool = True
+    max_entries: int = 100_000
+    max_bytes: int | None = 256 * MEGABYTE
+    max_value_bytes: int = MEGABYTE
+    compress_above: int | None = 16 * 1024
+    compression: str = "zlib"
+    timeout: float = 0.25
+    connect_timeout: float = 0.5
+    pool_size: int = 32
+    on_failover: str = "flush"
+    serializer: Serializer | None = None
+    clock: Callable[[], float] = time.monotonic
+    random: Callable[[], float] = _random.random
+
+    @classmethod
+    def of(cls, url: object, options: dict[str, Any]) -> Settings:
+        if not isinstance(url, str):
+            raise OptionTypeError(f"url={url!r} must be text such as 'memory://' or 'redis://localhost:6379/0'")
+        scheme = url.partition("://")[0]
+        if "://" not in url or scheme not in SCHEMES:
+            raise OptionError(
+                f"url={url!r} has no scheme known here; there are {', '.join(f'{s}://' for s in SCHEMES)}"
+            )
+        settings = cls(url=url, **{name: value for name, value in options.items() if value is not INHERIT})
+        return replace(
+            settings,
+            ttl=seconds(settings.ttl, "ttl"),
+            jitter=jitter_of(settings.jitter),  # type: ignore[arg-type]  # INHERIT was left out above
+            timeout=seconds(settings.timeout, "timeout"),
+            connect_timeout=seconds(settings.connect_timeout, "connect_timeout"),
+        )._checked()
+
+    def _checked(self) -> Settings:
+        if not isinstance(self.namespace, str):
+            raise OptionTypeError(f"namespace={self.namespace!r} must be text")
+        for name in ("max_entries", "max_bytes", "max_value_bytes", "pool_size"):
+            value = getattr(self, name)
+            if value is None and name == "max_bytes":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise OptionTypeError(f"{name}={value!r} must be a whole number")
+            if value < 1:
+                raise OptionError(f"{name}={value!r} must be at least 1; to turn caching off give enabled=False")
+        if self.on_failover not in ("flush", "trust"):
+            raise OptionError(f"on_failover={self.on_failover!r} must be 'flush' or 'trust'")
+        if self.compression not in ("zlib", "zstd"):
+            raise OptionError(f"compression={self.compression!r} must be 'zlib' or 'zstd'")
+        return self
+
+
+SCHEMES: Final = ("memory", "redis", "rediss", "unix")
+
+OPTIONS: Final = frozenset(Settings.__dataclass_fields__) - {"url"}
+
+
+def environment(name: str) -> str | None:
+    return os.environ.get(f"CACHECRAFT_{name}") or None
+
+
+def switched_off() -> bool:
+    return (environment("ENABLED") or "1").strip().lower() in ("0", "false", "no", "off")
+
+
+def redacted(url: str) -> str:
+    """A URL without its password."""
+    scheme, _, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    user = login.partition(":")[0]
+    return f"{scheme}://{user}:***@{host}" if at and ":" in login else url

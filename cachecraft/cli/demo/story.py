@@ -1,0 +1,130 @@
+"""How the tour looks: what each step says, its code and its numbers; at the end a table and a bar chart."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from textwrap import dedent
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console, RenderableType
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from cachecraft.cli.demo.crowd import Watch
+from cachecraft.cli.demo.outcome import Outcome, duration
+from cachecraft.cli.terminal import is_plain
+
+EIGHTHS = " ▏▎▍▌▋▊▉█"
+INDENT = 3
+
+
+class Story:
+    """Tells the tour to one console."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._plain = is_plain(console)
+
+    def opening(self, where: str, what: str) -> None:
+        self._put(Text.assemble(("cachecraft demo", "bold"), f" on {where}"), indent=0)
+        self._put(Text(what, style="dim"), indent=0)
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Watch]:
+        """A bar while something goes on; nothing of it stays, and there is none where no terminal is."""
+        bar = Progress(
+            TextColumn(" " * INDENT + "{task.description}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_interactive,
+        )
+        with bar:
+            task = bar.add_task(label, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+    def blank(self) -> None:
+        self._console.print()
+
+    def heading(self, title: str) -> None:
+        self.blank()
+        self._console.rule(Text(title, style="bold"), align="left", style="dim")
+
+    def say(self, text: str, style: str = "") -> None:
+        self._put(Text(text, style=style))
+
+    def code(self, functions: Sequence[Callable[..., Any]]) -> None:
+        """The source of functions, as it is run."""
+        source = "".join(dedent(inspect.getsource(function)) for function in functions)
+        shown = Syntax(source.rstrip(), "python", theme="ansi_dark", background_color="default")
+        self.blank()
+        self._put(shown, indent=2 * INDENT)
+        self.blank()
+
+    def outcome(self, outcome: Outcome, counters: str) -> None:
+        numbers = {
+            "queries": f"{outcome.queries:,}",
+            "worst 50 ms": f"{outcome.busiest:,}",
+            "p50": self._fit(duration(outcome.p50)),
+            "p99": self._fit(duration(outcome.p99)),
+            "stale": f"{outcome.stale:,}",
+        }
+        line = Text("   ").join(Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in numbers.items())
+        self._put(line)
+        if counters:
+            self.say(counters, "dim")
+
+    def table(self, outcomes: Sequence[Outcome]) -> None:
+        table = Table(box=SIMPLE, pad_edge=False, show_edge=False, header_style="dim")
+        table.add_column("")
+        for title in ("queries", "worst 50 ms", "p50", "p99", "stale"):
+            table.add_column(title, justify="right", no_wrap=True)
+        for outcome, after in zip(outcomes, [*outcomes[1:], None], strict=True):
+            table.add_row(
+                outcome.title,
+                f"{outcome.queries:,}",
+                f"{outcome.busiest:,}",
+                self._fit(duration(outcome.p50)),
+                self._fit(duration(outcome.p99)),
+                f"{outcome.stale:,}",
+                end_section=after is not None and after.load != outcome.load,
+            )
+        self.blank()
+        self._put(table)
+
+    def chart(self, title: str, rows: Sequence[tuple[str, float, str]]) -> None:
+        """Bars for rows of (label, value, the value in words), drawn to one linear scale."""
+        labels = max(len(label) for label, _, _ in rows)
+        width = max(10, min(40, self._console.width - INDENT - labels - 14))
+        most = max(value for _, value, _ in rows) or 1.0
+        self.blank()
+        self.say(title, "dim")
+        for label, value, words in rows:
+            bar = self._bar(value / most, width)
+            line = Text.assemble(f"{label:<{labels}}  ", (bar, "cyan"), f" {self._fit(words)}")
+            self._put(line)
+
+    def _put(self, what: RenderableType, indent: int = INDENT) -> None:
+        padded = Padding(what, (0, 0, 0, indent), expand=False)
+        if self._console.is_terminal:
+            self._console.print(padded)
+            return
+        for line in self._console.render_lines(padded, pad=False):  # in a file, blanks at a line's end are noise
+            self._console.out("".join(segment.text for segment in line).rstrip(), highlight=False)
+
+    def _bar(self, share: float, width: int) -> str:
+        if self._plain:
+            return "#" * round(share * width) or "|"
+        eighths = max(1, round(share * width * 8))  # what is there at all is seen
+        return EIGHTHS[8] * (eighths // 8) + EIGHTHS[eighths % 8].strip()
+
+    def _fit(self, words: str) -> str:
+        return words.replace("µ", "u") if self._plain else words
