@@ -130,6 +130,12 @@ _QUICK: Final = frozenset({int, float, bool, type(None), str, bytes})
 _PATIENCE: Final = 20_000
 
 
+def weigh_key(key: Any) -> int:
+    """The bytes of a call key or wire key beyond what every entry has: long texts, in short."""
+    parts = key[: len(key) // 2] if type(key) is tuple else (key,)
+    return sum(len(part) for part in parts if type(part) is str or type(part) is bytes)
+
+
 def weigh(value: object) -> int:
     """Roughly how many bytes an entry with this value holds, bookkeeping included.
 

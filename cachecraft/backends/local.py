@@ -20,7 +20,7 @@ from cachecraft._core.policy import Lifetime, Policy
 from cachecraft._core.ports import Found, Run
 from cachecraft._core.tally import Tally
 from cachecraft.backends.eviction import DEAD, Node
-from cachecraft.backends.isolation import SHARED, copier, weigh
+from cachecraft.backends.isolation import SHARED, copier, replica, weigh, weigh_key
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.nodes import Copied, Named, Raised, hold
 from cachecraft.backends.quick import plain_loads
@@ -80,13 +80,25 @@ class Local:
         self.fail(flight, error)
 
     def settle(self, flight: Flight, value: Any, now: float) -> None:
-        node: Node | None = None
+        state, answer, node = ABANDONED, None, None
         try:
-            node = self._node(flight, value, now)
+            answer = self._own(flight, value)
+            # From here on there is something to share; what cannot be copied, everybody has to load for himself.
+            state = LANDED
+            node = self._node(flight, answer, now)
         except Exception as error:
             self.failed(error, "storing the result of")
-        if not self.table.end(flight, LANDED, value, node) and node is not None:
-            self.tally.store_lost += 1
+        finally:
+            if not self.table.end(flight, state, answer, node) and node is not None:
+                self.tally.store_lost += 1
+
+    def _own(self, flight: Flight, value: Any) -> Any:
+        """A value for the cache alone, of which every caller gets a copy; the value itself if all may share it."""
+        copy = None if type(value) in SHARED else copier(value, self.policy.isolate)
+        if copy is None:
+            return value
+        flight.copier = copy
+        return copy(value)
 
     def fail(self, flight: Flight, error: BaseException) -> None:
         """The loader raised. Who joined gets its exception, unless it was the leader's own cancellation."""
@@ -101,29 +113,37 @@ class Local:
         node: Node | None = None
         for kind, ttl in self.policy.cache_errors or ():
             if isinstance(error, kind):
-                node = self._named_node(Raised(), flight, error, now + ttl, now, weigh(None))
+                node = self._raised(flight, error, now + ttl, now)
                 break
         self.table.end(flight, FAILED, error, node)
 
+    def _raised(self, flight: Flight, error: Exception, expires: float, now: float) -> Node | None:
+        """The node that remembers an exception: for its own time, with neither ``stale`` nor ``grace``."""
+        try:
+            node = self._named_node(Raised(), flight, replica(error), expires, now, weigh(None))
+        except Exception as trouble:
+            self.failed(trouble, "remembering the exception of")
+            return None
+        node.expires = node.until = expires
+        return node
+
     def _node(self, flight: Flight, value: Any, now: float) -> Node | None:
-        """The node for a result, or ``None`` where it is not to be kept."""
+        """The node for a result of which the cache owns ``value``, or ``None`` where it is not to be kept."""
         policy = self.policy
         if policy.when is not None and not policy.when(value):
             self.tally.not_kept += 1
             return None
         lifetime = self.lifetime or policy.lifetime(value)
         expires = now + lifetime.low + lifetime.span * self.memory.random()
-        copy = None if type(value) in SHARED else copier(value, policy.isolate)
-        size = weigh(value)
+        size = weigh(value) + weigh_key(flight.call_key)
         bound = self.memory.bound.max_bytes
         if bound is not None and size > bound:
             self.tally.refused += 1
             return None
-        if copy is not None:
+        if flight.copier is not None:
             node = Copied()
-            node.copier = copy
-            flight.copier = copy
-            return self._named_node(node, flight, copy(value), expires, now, size)
+            node.copier = flight.copier
+            return self._named_node(node, flight, value, expires, now, size)
         if self._named or self.table.wired or flight.call_key is None:
             return self._named_node(Named(), flight, value, expires, now, size)
         plain = Node()
@@ -143,10 +163,8 @@ class Local:
             if node.key is None and node.wire is None:
                 node.wire = table.flight_wire(flight)
             if table.subject.tag_maker is not None:
-                made = tuple(map(self._tag, table.subject.tags_of_result(lookup.values, value)))
-                if flight.lost.intersection(made):
-                    flight.void = True
-                node.tags = (*node.tags, *made)
+                made = map(self._tag, table.subject.tags_of_result(lookup.values, value))
+                node.tags = tuple(dict.fromkeys((*node.tags, *made)))
         node.cost = now - flight.began
         node.until = expires + policy.keep
         node.shelf, node.size, node.hits = flight.shelf, size, 0
@@ -175,7 +193,7 @@ class Local:
         if node is None or node.expires == DEAD:
             return _MISS
         now = self.memory.clock()
-        if not isinstance(node, Named):
+        if not isinstance(node, Named) or isinstance(node, Raised):
             verdict = Verdict.FRESH if node.expires > now else Verdict.MISS
         else:
             policy = self.policy
@@ -200,9 +218,9 @@ class Local:
         return self.table.board(lookup)
 
     def seize(self, lookup: Lookup) -> Flight:
-        """Take a key's place on the board from whoever has it, who then stores nothing."""
+        """Take a key's place from what is kept there and from whoever loads it, who then stores nothing."""
         with self.memory.lock:
-            self.memory.void(self.table, lookup)
+            self.memory.invalidate(lookup)
             return self.board(lookup)[0]
 
     def forget(self, lookup: Lookup) -> None:
@@ -251,9 +269,10 @@ class Local:
         flight = Flight.of(lookup.flight_key, now)
         flight.lookup, flight.shelf = lookup, lookup.shelf
         flight.call_key, flight.kind = lookup.key, lookup.kind
-        node = self._node(flight, value, now)
+        node = self._node(flight, self._own(flight, value), now)
         with self.memory.lock:
-            self.memory.void(self.table, lookup)
+            # Also if the value is declined: what was kept is not the result any more.
+            self.memory.invalidate(lookup)
             if node is not None:
                 self.table.put(node)
         return node is not None

@@ -91,16 +91,13 @@ class Memory:
     def bury(self, grave: Grave) -> None:
         """An owner died. Called by the garbage collector, perhaps in the middle of anything: it must not block."""
         self._graves.append(grave)
-        if self.lock.acquire(blocking=False):
+        # This very thread may be in the middle of a change. Then the grave waits for the next one.
+        owned = self.lock._is_owned()  # type: ignore[attr-defined]  # what threading.Condition relies on
+        if not owned and self.lock.acquire(blocking=False):
             try:
-                # Re-entrant: in this very thread somebody may be in the middle of a change. Then it waits.
-                if not self._busy():
-                    self.reap()
+                self.reap()
             finally:
                 self.lock.release()
-
-    def _busy(self) -> bool:
-        return self.lock._recursion_count() > 1  # type: ignore[attr-defined]  # what threading.Condition relies on
 
     def reap(self) -> None:
         """Let go of what belonged to objects that have died."""

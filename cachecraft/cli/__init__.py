@@ -7,16 +7,24 @@ It needs the extra ``cli``; without it, ``main`` says so in one line. 0 is succe
 from __future__ import annotations
 
 import sys
-from importlib.util import find_spec
+from importlib import import_module
 
-REMEDY = "cachecraft: the command line needs typer and rich; install them with: pip install 'cachecraft[cli]'"
+NEEDED = ("rich", "typer")
 
 
 def main() -> None:
     """What the command ``cachecraft`` and ``python -m cachecraft`` run."""
-    if find_spec("typer") is None or find_spec("rich") is None:
-        print(REMEDY, file=sys.stderr)
-        raise SystemExit(2)
+    for package in NEEDED:
+        try:
+            import_module(package)
+        except ModuleNotFoundError as missing:
+            if missing.name != package:  # it is there and broken, which is another story
+                raise
+            print(
+                f"cachecraft: the command line needs {package}; install it with: pip install 'cachecraft[cli]'",
+                file=sys.stderr,
+            )
+            raise SystemExit(2) from None
     from cachecraft.cli.app import app
 
     app()

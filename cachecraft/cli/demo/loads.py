@@ -46,7 +46,7 @@ class Plan:
 
 
 FULL = Plan(orders=300_000, threads=16, tasks=16, waves=2, customers=500, writes=25)
-QUICK = Plan(orders=60_000, threads=8, tasks=8, waves=1, customers=200, writes=6)
+QUICK = Plan(orders=120_000, threads=8, tasks=8, waves=1, customers=200, writes=6)
 
 
 class Readers:

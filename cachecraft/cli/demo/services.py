@@ -73,11 +73,11 @@ def with_single_flight(shop: Shop, cache: Cache) -> Service:
 def with_stale(shop: Shop, cache: Cache) -> Service:
     cached = cache.cached
 
-    @cached(ttl=1, stale="5m")
+    @cached(ttl=1, stale="1m")
     def revenue(region: str) -> Report:
         return shop.revenue(region)
 
-    @cached(ttl=1, stale="5m")
+    @cached(ttl=1, stale="1m")
     async def best_sellers(region: str) -> Report:
         return await shop.best_sellers(region)
 

@@ -1,6 +1,7 @@
 """The steps in their order: which service meets which load, what is said of it, and what must have come out.
 
-Each step has a cache of its own, so that none profits from the one before; nothing of it is left in Redis.
+Each step has a cache of its own, so that none profits from the one before. What it leaves in Redis nobody asks
+for again, and it expires within minutes.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _obstacle(url: str) -> str:
     Raises:
         OptionError: the URL has no scheme known here.
     """
-    with Cache(url) as cache:
+    with Cache(url, namespace="cachecraft-demo") as cache:
         if not cache.enabled:
             return "CACHECRAFT_ENABLED turns caching off, so there is nothing to show; unset it"
         try:
