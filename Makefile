@@ -12,7 +12,7 @@ BENCHES = $(filter $(BENCH),$(wildcard benchmarks/*.py)) $(filter-out $(BENCH),$
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test lint types unit test-all demo bench redis-server clean
+.PHONY: help test lint types unit test-all demo bench race redis-server clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -45,6 +45,10 @@ demo: $(VENV)/.with-cli ## the guided tour; ARGS=--quick
 
 bench: $(VENV)/.with-bench redis-server ## every benchmark, against its peers
 	@set -e; for script in $(BENCHES); do echo "== $$script"; $(BIN)/python $$script $(ARGS); done
+
+SECONDS = 60
+race: $(VENV)/.with-dev redis-server ## processes that read and write, with faults mixed in; SECONDS=60
+	$(BIN)/python -m tests.race.harness --seconds $(SECONDS)
 
 redis-server:
 	@.ci/ensure-redis

@@ -10,8 +10,8 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpa
 
 from cachecraft._cache import BareCache
 from cachecraft._core.entry import Missing
+from cachecraft._core.errors import OptionTypeError
 from cachecraft._core.policy import Duration, Policy
-from cachecraft._settings import environment
 from cachecraft._decorators import CacheInfo, decorate, invalidating, updating
 from cachecraft._options import CacheOptions, FunctionOptions, Ttl
 from cachecraft._settings import environment
@@ -190,8 +190,8 @@ class Cache(BareCache):
     @overload
     def cached(self, ttl: Duration | None, /, **options: Unpack[FunctionOptions]) -> CacheDecorator: ...
     @overload
-    def cached(self, *, ttl: Ttl | None = None, **options: Unpack[FunctionOptions]) -> CacheDecorator: ...
-    def cached(self, ttl: Any = None, **options: Any) -> Any:
+    def cached(self, /, *, ttl: Ttl | None = None, **options: Unpack[FunctionOptions]) -> CacheDecorator: ...
+    def cached(self, given: Any = None, /, *, ttl: Any = None, **options: Any) -> Any:
         """Remember what a function returns.
 
         Use it bare (``@cached``) or with options. Durations are seconds, ``timedelta``, or text such as ``"5m"``.
@@ -222,12 +222,14 @@ class Cache(BareCache):
         Raises:
             OptionError, OptionTypeError, TemplateError: naming the option and the remedy.
         """
-        if callable(ttl) and not options:
-            return decorate(self, ttl, {})
-        if isinstance(ttl, (staticmethod, classmethod, property)):
-            return decorate(self, ttl, options)
         if ttl is not None:
             options["ttl"] = ttl
+        if isinstance(given, (staticmethod, classmethod, property)) or (callable(given) and not options):
+            return decorate(self, given, options)
+        if given is not None:
+            if callable(given) or ttl is not None:
+                raise OptionTypeError("cached takes a function or options; a ttl that is a function is given as ttl=")
+            options["ttl"] = given
         Policy.of(options)
         return lambda fn: decorate(self, fn, dict(options))
 

@@ -10,9 +10,9 @@ import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from inspect import Parameter, Signature, isawaitable
+from inspect import Parameter, Signature, isawaitable, iscoroutinefunction
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from cachecraft._core import flights
 from cachecraft._core.calls import Key, Subject, check_tag, prefix_of
@@ -25,6 +25,7 @@ from cachecraft._core.ports import Function, Keeper
 from cachecraft._core.tally import Tally
 from cachecraft._core.templates import check_pattern
 from cachecraft._drivers import Crew, Driver
+from cachecraft._options import LoadOptions
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import Memory
@@ -83,6 +84,8 @@ class BareCache:
                 f"{sorted(unknown)[0]}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}"
             )
         settings = Settings.of(url, options)
+        if not settings.url.startswith("memory://"):
+            _dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)
         self._shut()
@@ -138,8 +141,7 @@ class BareCache:
                 )
                 self._keeper, driver = LocalKeeper(memory), Driver(None, Crew())
             else:
-                dialling = Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
-                backend = RedisBackend(dialling, trust=settings.on_failover == "trust")
+                backend = RedisBackend(_dialling(settings), trust=settings.on_failover == "trust")
                 serializer = settings.serializer or MsgpackSerializer()
                 self._keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
             self._loose_tally = Tally()
@@ -153,6 +155,11 @@ class BareCache:
         return prefix_of(self.settings.namespace)
 
     def _policy(self, options: dict[str, Any]) -> Policy:
+        unknown = options.keys() - Policy.__dataclass_fields__.keys()
+        if unknown:
+            raise OptionTypeError(
+                f"{min(unknown)}= is no option here; there are {', '.join(Policy.__dataclass_fields__)}"
+            )
         return Policy.of(options).under(self.settings.ttl, self.settings.jitter)
 
     def adopt(self, handle: Any, tally: Tally) -> None:
@@ -169,41 +176,66 @@ class BareCache:
 
     # -- by hand; each operation once, as a flow, and driven twice ----------------------------------------------------
 
-    def _variant(self, options: dict[str, Any], tags: Sequence[str]) -> Any:
-        loose: Any = self._ready()
-        return loose.variant(self._policy(options), _tags(tags)) if options or tags else loose
+    def _place(self, key: str, options: dict[str, Any], tags: Sequence[str] = ()) -> tuple[Any, Any]:
+        """Where a key is kept, and under what: one that a function made leads to that function's own results."""
+        wanted = _key(key)
+        self._open()
+        place: Any = self._loose
+        values: Any = (wanted,)
+        home = getattr(wanted, "home", None)
+        if home is not None and home.cache is self:
+            place, values = home.function(), wanted.values  # type: ignore[attr-defined]  # it is a Key
+        return (place.variant(self._policy(options), _tags(tags)) if options or tags else place), values
 
-    def _ready(self) -> Any:
+    def _on(self) -> bool:
+        """Whether it caches at all.
+
+        Raises:
+            ClosedError: it was closed.
+        """
         if self._closed:
             raise ClosedError("this cache is closed; make another")
-        self._open()
-        return self._loose
+        return self.settings.enabled
 
     def get(self, key: str) -> Any:
         """The value under ``key``, or ``MISSING``."""
-        return self._run(self._get(key)) if self.enabled else self._off()
+        return self._run(self._get(key)) if self._on() else MISSING
 
     async def aget(self, key: str) -> Any:
         """As ``get``."""
-        return await self._arun(self._get(key)) if self.enabled else self._off()
+        return await self._arun(self._get(key)) if self._on() else MISSING
 
     def _get(self, key: str) -> Flow[Any]:
-        return (yield from self._ready().peek((_key(key),)))
+        place, values = self._place(key, {})
+        return (yield from place.peek(values))
 
     def set(
-        self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **options: Unpack[LoadOptions],
     ) -> bool:
         """Store a value for ``ttl`` (as the cache's by default). False if it could not be kept."""
-        return bool(self.enabled and self._run(self._set(key, value, ttl, tags, options)))
+        return bool(self._on() and self._run(self._set(key, value, ttl, tags, {**options})))
 
     async def aset(
-        self, key: str, value: Any, *, ttl: Duration | None = None, tags: Sequence[str] = (), **options: Any
+        self,
+        key: str,
+        value: Any,
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **options: Unpack[LoadOptions],
     ) -> bool:
         """As ``set``."""
-        return bool(self.enabled and await self._arun(self._set(key, value, ttl, tags, options)))
+        return bool(self._on() and await self._arun(self._set(key, value, ttl, tags, {**options})))
 
     def _set(self, key: str, value: Any, ttl: Any, tags: Sequence[str], options: dict[str, Any]) -> Flow[bool]:
-        return (yield from self._variant(_with_ttl(options, ttl), tags).put((_key(key),), value))
+        place, values = self._place(key, _with_ttl(options, ttl), tags)
+        return (yield from place.put(values, value))
 
     def get_or_load(
         self,
@@ -212,44 +244,67 @@ class BareCache:
         *,
         ttl: Duration | None = None,
         tags: Sequence[str] = (),
-        **options: Any,
+        **options: Unpack[LoadOptions],
     ) -> T:
         """The value under ``key``, or what ``loader()`` returns, which is then stored. One load at a time.
 
         ``options`` are those of ``cached``: ``jitter``, ``stale``, ``grace``, ``wait``, ``when`` and so on.
         """
-        if not self.enabled:
+        if iscoroutinefunction(loader):
+            raise OptionTypeError("get_or_load() got an async loader; await aget_or_load() instead")
+        if not self._on():
             return loader()
-        found: T = self._run(self._variant(_with_ttl(options, ttl), tags).recall((_key(key),), loader))
+        place, values = self._place(key, _with_ttl({**options}, ttl), tags)
+        found: T = self._run(place.recall(values, loader))
         return found
 
+    @overload
     async def aget_or_load(
         self,
         key: str,
-        loader: Callable[[], Awaitable[T] | T],
+        loader: Callable[[], Awaitable[T]],
         *,
         ttl: Duration | None = None,
         tags: Sequence[str] = (),
-        **options: Any,
-    ) -> T:
+        **options: Unpack[LoadOptions],
+    ) -> T: ...
+    @overload
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], T],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **options: Unpack[LoadOptions],
+    ) -> T: ...
+    async def aget_or_load(
+        self,
+        key: str,
+        loader: Callable[[], Any],
+        *,
+        ttl: Duration | None = None,
+        tags: Sequence[str] = (),
+        **options: Unpack[LoadOptions],
+    ) -> Any:
         """As ``get_or_load``; the loader may be ``async`` or not."""
 
-        async def run() -> T:
+        async def run() -> Any:
             result = loader()
             return await result if isawaitable(result) else result
 
-        if not self.enabled:
+        if not self._on():
             return await run()
-        found: T = await self._arun(self._variant(_with_ttl(options, ttl), tags).recall((_key(key),), run))
-        return found
+        place, values = self._place(key, _with_ttl({**options}, ttl), tags)
+        return await self._arun(place.recall(values, run))
 
     def delete(self, key: str) -> bool:
         """Remove the entry under ``key``; whether there was one."""
-        return bool(self.enabled and self._run(self._delete(key)))
+        return bool(self._on() and self._run(self._delete(key)))
 
     async def adelete(self, key: str) -> bool:
         """As ``delete``."""
-        return bool(self.enabled and await self._arun(self._delete(key)))
+        return bool(self._on() and await self._arun(self._delete(key)))
 
     def _delete(self, key: str) -> Flow[int]:
         wanted = _key(key)
@@ -274,7 +329,7 @@ class BareCache:
         Raises:
             PatternError: an empty pattern, or one of wildcards alone; ``clear()`` is the way to say that.
         """
-        return self._run(self._invalidate(key, pattern, tags, progress)) if self.enabled else 0
+        return self._run(self._invalidate(key, pattern, tags, progress)) if self._on() else 0
 
     async def ainvalidate(
         self,
@@ -285,7 +340,7 @@ class BareCache:
         progress: Callable[[int], object] | None = None,
     ) -> int:
         """As ``invalidate``."""
-        return await self._arun(self._invalidate(key, pattern, tags, progress)) if self.enabled else 0
+        return await self._arun(self._invalidate(key, pattern, tags, progress)) if self._on() else 0
 
     def _invalidate(self, key: Any, pattern: Any, tags: Any, progress: Any) -> Flow[int]:
         if key is None and pattern is None and tags is None:
@@ -304,16 +359,15 @@ class BareCache:
 
     def clear(self) -> None:
         """Remove all entries of this cache: of its namespace, and of the namespaces its functions were given."""
-        if self.enabled:
+        if self._on():
             self._run(self.keeper.clear(self._prefixes()))
 
     async def aclear(self) -> None:
         """As ``clear``."""
-        if self.enabled:
+        if self._on():
             await self._arun(self.keeper.clear(self._prefixes()))
 
     def _prefixes(self) -> list[str]:
-        self._ready()
         return [self._prefix, *{handle.prefix for handle in list(self._handles)} - {self._prefix}]
 
     def ping(self) -> float:
@@ -322,13 +376,13 @@ class BareCache:
         Raises:
             BackendError: it cannot be reached.
         """
-        self._ready()
+        self._on()
         backend = self.driver.backend
         return 0.0 if backend is None else backend.ping()
 
     async def aping(self) -> float:
         """As ``ping``."""
-        self._ready()
+        self._on()
         backend = self.driver.backend
         return 0.0 if backend is None else await backend.aping()
 
@@ -338,17 +392,12 @@ class BareCache:
     async def _arun(self, flow: Flow[T]) -> T:
         return await self.driver.arun(flow)
 
-    def _off(self) -> Any:
-        if self._closed:
-            raise ClosedError("this cache is closed; make another")
-        return MISSING
-
     # -- its end --------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End what runs behind, and let go of every connection. Decorated functions go on as plain calls."""
-        self._shut()
         self._closed = True
+        self._shut()
         for handle in list(self._handles):
             handle.unbind()
 
@@ -371,6 +420,8 @@ class BareCache:
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
+        for handle in list(self._handles):
+            handle.after_fork()
         if self._driver is not None:
             self._driver.crew.after_fork()
         if self._keeper is not None:
@@ -399,6 +450,10 @@ class BareCache:
             "closed" if self._closed else "off" if not self.settings.enabled else repr(self._keeper or "not yet open")
         )
         return f"<Cache {redacted(self.settings.url)} namespace={self.settings.namespace!r} {state}>"
+
+
+def _dialling(settings: Settings) -> Dialling:
+    return Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
 
 
 def _key(key: object) -> str:

@@ -9,14 +9,14 @@ import functools
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import wrapt
 
 from cachecraft._cache import BareCache
-from cachecraft._core.calls import Subject, check_tag, prefix_of
+from cachecraft._core.calls import Key, Subject, prefix_of, rendered_tag
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import OptionError, OptionTypeError, TemplateError
@@ -58,7 +58,7 @@ class Handle:
         self.serializer = options.get("serializer")
         self._namespace = _namespace(options.get("namespace"))
         self._parameters = {name: value for name, value in options.items() if name != "serializer"}
-        signature = _signature(fn)
+        signature = self.signature = _signature(fn)
         key, vary = options.get("key"), options.get("vary")
         if vary is not None and not callable(vary):
             raise OptionTypeError(f"vary={vary!r} must be a function without arguments, such as a ContextVar's get")
@@ -82,7 +82,8 @@ class Handle:
         made = generate(
             fn, signature, self.subject.keyed, owned=self.subject.owned, is_async=self.is_async, label=self.subject.label
         )
-        self._values, self._call, self._bind = made.values, made.call, made.bind
+        self._order, self._call, self._bind = made.values, made.call, made.bind
+        self._order.__qualname__ = self.subject.label  # what Python calls it when arguments do not fit
         self.wrapper = functools.update_wrapper(made.wrapper, fn, functools.WRAPPER_ASSIGNMENTS)
         self.stats = Stats(lambda: [(self.tally, self.memory_hits())])
         for method in ("key", "get", "set", "refresh", "invalidate", "invalidate_all"):
@@ -140,31 +141,43 @@ class Handle:
 
     # -- what hangs on the wrapper -----------------------------------------------------------------------------------
 
+    def _values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        values = self._order(*args, **kwargs)
+        if self.subject.owned and not _has_method(values[0], self.fn):
+            label = self.fn.__qualname__
+            raise OptionTypeError(
+                f"{self.subject.parameters[0]!r} of the method {label} is {values[0]!r}, whose class has no such method;"
+                f" pass the object first, as in {label}.invalidate(obj, ...)"
+            )
+        return values
+
     def key(self, *args: Any, **kwargs: Any) -> str:
         """The wire key of a call."""
-        values = self._values(*args, **kwargs)
-        return self.function().key(values)  # type: ignore[attr-defined,no-any-return]  # every function has it
+        values = self._values(args, kwargs)
+        key = Key(self.function().key(values))
+        key.home, key.values = self, values
+        return key
 
     def get(self, *args: Any, **kwargs: Any) -> Any:
         """The value kept for these arguments, or ``MISSING``; never loads."""
-        values = self._values(*args, **kwargs)
+        values = self._values(args, kwargs)
         return self._answer(self.function().peek(values)) if self.cache.enabled else self._plain(MISSING)
 
     def set(self, value: Any, *args: Any, **kwargs: Any) -> Any:
         """Keep ``value`` as the result for these arguments. False if it was declined."""
-        values = self._values(*args, **kwargs)
+        values = self._values(args, kwargs)
         return self._answer(self.function().put(values, value)) if self.cache.enabled else self._plain(False)
 
     def refresh(self, *args: Any, **kwargs: Any) -> Any:
         """Load anew, keep the result and return it; a load that began before this call is not joined."""
-        values = self._values(*args, **kwargs)
+        values = self._values(args, kwargs)
         if not self.cache.enabled:
             return self._call(values)
         return self._answer(self.function().renew(values, partial(self._call, values)))
 
     def invalidate(self, *args: Any, **kwargs: Any) -> Any:
         """Drop the entry for these arguments; answers how many there were, where known."""
-        values = self._values(*args, **kwargs)
+        values = self._values(args, kwargs)
         return self._answer(self.function().drop(values)) if self.cache.enabled else self._plain(0)
 
     def invalidate_all(self) -> Any:
@@ -185,11 +198,21 @@ class Handle:
 
     def cache_clear(self) -> Any:
         """Drop all entries of this function and begin its counters anew."""
-        dropped = self.invalidate_all()
-        if self._function is not None and getattr(self._function, "table", None) is not None:
-            self._function.table.forget_hits()  # type: ignore[attr-defined]  # as just tested
-        self.tally.__init__()  # type: ignore[misc]  # the same object, since others hold it
+        if self.cache.enabled:
+            return self._answer(self._cleared(self.function().drop_all()))
+        self._forget_counts()
+        return self._plain(0)
+
+    def _cleared(self, drop: Flow[int]) -> Flow[int]:
+        dropped = yield from drop
+        self._forget_counts()
         return dropped
+
+    def _forget_counts(self) -> None:
+        table = getattr(self._function, "table", None)
+        if table is not None:
+            table.forget_hits()
+        self.tally.__init__()  # type: ignore[misc]  # the same object, since others hold it
 
     def cache_parameters(self) -> dict[str, Any]:
         """The options this function was decorated with."""
@@ -201,7 +224,14 @@ class Handle:
 
     def shared(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         """The values of a call with those of ``arguments`` that this function has a parameter for."""
-        return self._values(**{name: value for name, value in arguments.items() if name in self.subject.parameters})
+        known = {name: value for name, value in arguments.items() if name in self.subject.parameters}
+        call = inspect.BoundArguments(self.signature, known)  # type: ignore[arg-type]  # any mapping in order will do
+        call.apply_defaults()
+        return tuple(call.arguments[name] for name in self.subject.parameters)
+
+    def after_fork(self) -> None:
+        """In a forked child: a thread of the parent may have held the lock."""
+        self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<cached {self.subject.label}>"
@@ -213,6 +243,15 @@ def _never(*_: Any) -> None:
 
 async def _later(result: Any) -> Any:
     return result
+
+
+def _has_method(owner: Any, fn: Any) -> bool:
+    """Whether ``owner`` may be the object (or class) that the method ``fn`` is called on, as far as names tell."""
+    home, _, name = fn.__qualname__.rpartition(".")
+    if not home or home.endswith("<locals>") or name.startswith(("<", "__")):
+        return True  # no method of a class, or one that is found under another name
+    mro = owner.__mro__ if isinstance(owner, type) else type(owner).__mro__
+    return any(name in vars(each) or each.__qualname__ == home for each in mro)
 
 
 def decorate(cache: BareCache, fn: Any, options: dict[str, Any]) -> Any:
@@ -276,6 +315,7 @@ class Write:
         self.cache = cache
         self.label = qualified_name(fn) or _label(fn)
         self.signature = _signature(fn)
+        self.builtin = inspect.isbuiltin(fn)
         self.when = options["when"]
         self.on_success_only = options["on_success_only"]
         if self.when is not None and not callable(self.when):
@@ -290,8 +330,7 @@ class Write:
             raise OptionTypeError("invalidates was told nothing to drop; name functions, or give key=, pattern= or tags=")
 
     def _check_shares(self, handle: Handle) -> None:
-        for name in handle.subject.parameters:
-            parameter = _signature(handle.fn).parameters[name]
+        for name, parameter in handle.signature.parameters.items():
             optional = parameter.default is not parameter.empty or parameter.kind in (
                 parameter.VAR_POSITIONAL,
                 parameter.VAR_KEYWORD,
@@ -314,34 +353,62 @@ class Write:
         return [Template.parse(text, tuple(self.signature.parameters), option=option, extra=("result",)) for text in texts]
 
     def arguments(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        first = next(iter(self.signature.parameters), None)
-        bound = self.signature.bind(*((instance, *args) if instance is not None and first in ("self", "cls") else args), **kwargs)
+        # A builtin is "bound" to its module, or to an object that its signature does not mention.
+        owned = instance is not None and not self.builtin
+        bound = self.signature.bind(*((instance, *args) if owned else args), **kwargs)
         bound.apply_defaults()
         return dict(bound.arguments)
 
     def flows(self, arguments: dict[str, Any], outcome: tuple[Any] | None) -> list[tuple[BareCache, Flow[Any]]]:
-        """What to run, given the arguments and, if the write returned, its result."""
+        """What to run, given the arguments and, if the write returned, its result.
+
+        Each flow works out by itself what to drop: where one cannot, the others go on.
+        """
         if outcome is None and self.on_success_only:
             return []
-        if outcome is not None and self.when is not None and not self.when(outcome[0]):
-            return []
+        jobs: list[tuple[BareCache, Flow[Any]]] = []
+        try:
+            if outcome is not None and self.when is not None and not self.when(outcome[0]):
+                return []
+        except Exception as error:  # nobody knows whether to drop: then drop, and tell
+            jobs.append((self.cache, _later_flow(partial(_throw, error))))
+        jobs += [
+            (each.cache, _later_flow(lambda each=each: each.function().drop(each.shared(arguments))))  # type: ignore[misc]  # a default binds the loop's handle
+            for each in self.handles
+            if each.cache.enabled
+        ]
         known = arguments if outcome is None else {"result": outcome[0], **arguments}
+        return [*jobs, *((self.cache, _later_flow(job)) for job in self._drops(known) if self.cache.enabled)]
 
-        def rendered(templates: list[Template]) -> list[str]:
-            return [each.render(known) for each in templates if outcome is not None or "result" not in each.names]
+    def _drops(self, known: dict[str, Any]) -> Iterator[Callable[[], Flow[Any]]]:
+        """What the templates say to drop; without a result, those that need none."""
+        keeper, prefix = self.cache.keeper, prefix_of(self.cache.namespace)
 
-        cache, jobs = self.cache, list[tuple[BareCache, Flow[Any]]]()
-        jobs += [(each.cache, each.function().drop(each.shared(known))) for each in self.handles if each.cache.enabled]
-        if not cache.enabled:
-            return jobs
-        prefix = prefix_of(cache.namespace)
-        jobs += [(cache, cache.keeper.delete(prefix + key)) for key in rendered(self.keys)]
-        jobs += [(cache, cache.keeper.sweep(prefix, pattern)) for pattern in rendered(self.patterns)]
-        tags = [check_tag(tag) for tag in rendered(self.tags)]
-        return [*jobs, (cache, cache.keeper.untag(prefix, tags))] if tags else jobs
+        def usable(templates: list[Template]) -> list[Template]:
+            return [each for each in templates if "result" in known or "result" not in each.names]
 
-    def spare(self, error: BaseException) -> None:
-        log.warning("an invalidation after %s failed: %r", self.label, error)
+        for key in usable(self.keys):
+            yield lambda key=key: keeper.delete(prefix + key.render(known))
+        for pattern in usable(self.patterns):
+            yield lambda pattern=pattern: keeper.sweep(prefix, pattern.render(known))
+        tags = usable(self.tags)
+        if tags:
+            yield lambda: keeper.untag(prefix, [rendered_tag(tag, known) for tag in tags])
+
+    def report(self, errors: list[Exception], outcome: tuple[Any] | None) -> None:
+        """Invalidations failed. The caller hears of it, unless there is an error already that it must hear of."""
+        for error in errors:
+            log.warning("an invalidation after %s failed: %r", self.label, error)
+        if errors and outcome is not None:
+            raise errors[0]
+
+
+def _later_flow(make: Callable[[], Flow[Any]]) -> Flow[Any]:
+    return (yield from make())
+
+
+def _throw(error: Exception) -> NoReturn:
+    raise error
 
 
 def _handle(function: Any, decorator: str) -> Handle:
@@ -366,19 +433,23 @@ def invalidating(cache: BareCache, functions: Sequence[Any], options: Mapping[st
 
 
 def _write(write: Write) -> Callable[..., Any]:
+    def settle(arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
+        errors = []
+        for cache, flow in write.flows(arguments, outcome):
+            try:
+                cache.driver.run(flow)
+            except Exception as error:
+                errors.append(error)
+        write.report(errors, outcome)
+
     def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         arguments = write.arguments(instance, args, kwargs)
         try:
             result = wrapped(*args, **kwargs)
         except BaseException:
-            try:
-                for cache, flow in write.flows(arguments, None):
-                    cache.driver.run(flow)
-            except Exception as error:
-                write.spare(error)
+            settle(arguments, None)
             raise
-        for cache, flow in write.flows(arguments, (result,)):
-            cache.driver.run(flow)
+        settle(arguments, (result,))
         return result
 
     return call
@@ -386,8 +457,13 @@ def _write(write: Write) -> Callable[..., Any]:
 
 def _awrite(write: Write) -> Callable[..., Any]:
     async def settle(arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
+        errors = []
         for cache, flow in write.flows(arguments, outcome):
-            await cache.driver.arun(flow)
+            try:
+                await cache.driver.arun(flow)
+            except Exception as error:
+                errors.append(error)
+        write.report(errors, outcome)
 
     async def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         arguments = write.arguments(instance, args, kwargs)
@@ -395,10 +471,7 @@ def _awrite(write: Write) -> Callable[..., Any]:
             result = await wrapped(*args, **kwargs)
         except BaseException:
             # Cancelled, perhaps: the commit may have happened all the same.
-            try:
-                await through(settle(arguments, None))
-            except Exception as error:
-                write.spare(error)
+            await through(settle(arguments, None))
             raise
         await through(settle(arguments, (result,)))
         return result

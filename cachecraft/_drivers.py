@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
-from cachecraft._core.effects import Effect, Flow, Join, Load, Remote, Sleep, Spawn
+from cachecraft._core.effects import Effect, Flow, Join, Load, Remote, Sleep, Spawn, Stopped, passable
 from cachecraft._core.flights import FLYING, Flight, current
 from cachecraft._core.ports import Backend
 
 T = TypeVar("T")
+
+log: Final = logging.getLogger("cachecraft")
 
 
 class Crew:
@@ -63,16 +66,21 @@ class Crew:
             found = self._wake.acquire(timeout=10)
             with self._lock:
                 self._idle -= 1
-                if self._closed or not found:
+                if self._closed or not (found or self._todo):
                     self._workers -= 1
                     return
                 work = self._todo.popleft() if self._todo else None
             if work is not None:
-                work()
+                try:
+                    work()
+                except BaseException as error:  # a loader that wants to end its thread does not end ours
+                    log.warning("a refresh behind the callers' backs ended with %r", error)
                 del work
 
     def spawn(self, work: Awaitable[Any]) -> bool:
         """Run a coroutine as a task of the running loop. False if too many run already."""
+        if len(self._tasks) >= self._backlog:
+            self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
         if self._closed or len(self._tasks) >= self._backlog:
             cast("Any", work).close()
             return False
@@ -121,9 +129,11 @@ class Driver:
                         value = self._perform(effect)
                         break
                     except BaseException as error:
-                        effect = flow.throw(error)
+                        effect = flow.throw(passable(error))
             except StopIteration as end:
                 return cast("T", end.value)
+            except Stopped as stopped:
+                raise stopped.stop from None
 
     async def arun(self, flow: Flow[T]) -> T:
         """Run a flow to its end in this task."""
@@ -136,9 +146,11 @@ class Driver:
                         value = await self._aperform(effect)
                         break
                     except BaseException as error:
-                        effect = flow.throw(error)
+                        effect = flow.throw(passable(error))
             except StopIteration as end:
                 return cast("T", end.value)
+            except Stopped as stopped:
+                raise stopped.stop from None
 
     # -- threads ---------------------------------------------------------------------------------------------------
 
@@ -163,8 +175,8 @@ class Driver:
     def _join(self, flight: Flight, patience: float) -> float:
         if flight.state != FLYING:
             return patience
-        if flight.on_loop and _loop_here():
-            return 0.0  # to block here may be to block the very task that is waited for
+        if flight.home is not None and flight.home is _loop_here():
+            return 0.0  # to block here would be to block the very task that is waited for
         gate = threading.Lock()
         gate.acquire()
         opened = _Once(gate.release)
@@ -206,6 +218,8 @@ class Driver:
                 return await through(self.backend.aperform(effect))
             return await self.backend.aperform(effect)
         if isinstance(effect, Load):
+            if effect.flight is not None:
+                effect.flight.home = _loop_here()
             if effect.timeout is None:
                 return await effect.call()
             async with asyncio.timeout(effect.timeout):

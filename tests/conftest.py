@@ -11,7 +11,9 @@ from typing import Any
 import hypothesis
 import pytest
 
+from cachecraft import Cache
 from tests.clock import FakeClock
+from tests.colours import Async, Sync, flights_of, running_loop, until
 from tests.servers import RedisServer
 
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
@@ -41,6 +43,36 @@ def _in_new_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[...
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture(params=["sync", "async"])
+def colour(request: pytest.FixtureRequest) -> Iterator[Sync | Async]:
+    """The test runs twice: for functions and threads, and for coroutine functions and tasks."""
+    if request.param == "sync":
+        yield Sync()
+    else:
+        with running_loop() as loop:
+            yield Async(loop)
+
+
+@pytest.fixture
+def make_cache(clock: FakeClock) -> Iterator[Callable[..., Cache]]:
+    """Make a cache in memory without jitter, under the test's clock. Afterwards no load may be left under way."""
+    caches = []
+
+    def make(url: str = "memory://", **options: Any) -> Cache:
+        caches.append(Cache(url, **{"clock": clock, "jitter": None, **options}))
+        return caches[-1]
+
+    yield make
+    for cache in caches:
+        until(lambda cache=cache: not flights_of(cache))
+        cache.close()
+
+
+@pytest.fixture
+def cache(make_cache: Callable[..., Cache]) -> Cache:
+    return make_cache()
 
 
 @pytest.fixture(scope="session")

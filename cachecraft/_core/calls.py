@@ -33,7 +33,14 @@ instant in two zones), nor containers (``(1,)`` equals ``(True,)``); those find 
 class Key(str):
     """A wire key as ``f.key(...)`` makes it. The imperative methods of a cache take it as it is, with no prefix."""
 
-    __slots__ = ()
+    __slots__ = ("home", "values")
+
+    home: Any
+    """The function whose call this is the key of, and its arguments: its results are kept as that function says."""
+    values: Values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Key, (str(self),)
 
 
 def prefix_of(namespace: str) -> str:

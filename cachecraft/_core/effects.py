@@ -33,6 +33,21 @@ class Load(Effect[Any]):
 
     call: Callable[[], Any]
     timeout: float | None = None
+    flight: Flight | None = None
+    """The flight that this load will end."""
+
+
+class Stopped(Exception):
+    """A loader's ``StopIteration`` on its way through a flow, which as a generator could not let it pass."""
+
+    def __init__(self, stop: StopIteration) -> None:
+        super().__init__(stop)
+        self.stop = stop
+
+
+def passable(error: BaseException) -> BaseException:
+    """The error as a flow may raise it; the driver hands the caller what the loader raised."""
+    return Stopped(error) if isinstance(error, StopIteration) else error
 
 
 @dataclass(slots=True, frozen=True)

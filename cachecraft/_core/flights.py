@@ -27,8 +27,8 @@ class Flight:
     """The value, or the exception once it failed."""
     void = False
     """An invalidation came: the result is the caller's, and is not stored."""
-    on_loop = False
-    """Led by a task, so a thread that runs an event loop must not block on it."""
+    home: Any = None
+    """The event loop whose task leads it, if one does: its thread must not block on it, and its end ends the load."""
     tags: frozenset[str] | None = None
     lost: frozenset[str] = frozenset()
     """Tags invalidated since the load began: it matters where the tags follow from the result."""
@@ -40,7 +40,8 @@ class Flight:
     """Where the result is to stand, for the backend that made the flight."""
     parent: Flight | None = None
     wakers: list[Callable[[], object]] | None = None
-    _awaits: set[Flight] | None = None
+    _awaits: tuple[Flight, ...] = ()
+    """Flights that code within this load is waiting for, each as often as somebody does."""
     token: Token[Flight | None] | None = None
 
     key: Any
@@ -62,6 +63,11 @@ class Flight:
         if self.wakers is not None:
             while self.wakers:
                 self.wakers.pop()()
+
+    @property
+    def orphaned(self) -> bool:
+        """Its loop was closed before it could end: nobody is left to end it."""
+        return self.home is not None and self.state == FLYING and bool(self.home.is_closed())
 
     def subscribe(self, waker: Callable[[], object]) -> None:
         """Have ``waker`` called once when the flight ends; at once if it has. A second call is harmless."""
@@ -120,16 +126,19 @@ def may_wait(flight: Flight) -> bool:
                 return False
             if each not in seen:
                 seen.add(each)
-                todo.extend(each._awaits or ())
+                todo.extend(each._awaits)
         for each in chain:
-            each._awaits = (each._awaits or set()) | {flight}
+            each._awaits = (*each._awaits, flight)
     return True
 
 
 def waited(flight: Flight) -> None:
     for each in _chain():
         with _lock:
-            each._awaits = (each._awaits or set()) - {flight}
+            awaits = list(each._awaits)
+            if flight in awaits:
+                awaits.remove(flight)
+            each._awaits = tuple(awaits)
 
 
 def _chain() -> list[Flight]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from cachecraft._core import flights
-from cachecraft._core.effects import Flow, Join, Load, Spawn
+from cachecraft._core.effects import Flow, Join, Load, Spawn, Stopped, passable
 from cachecraft._core.entry import Verdict
 from cachecraft._core.flights import FAILED, FLYING, LANDED, Flight
 from cachecraft._core.policy import Policy
@@ -33,6 +33,7 @@ class LocalPlace(Protocol):
     def forget(self, lookup: Any) -> None: ...
     def postpone(self, lookup: Any) -> None: ...
     def share(self, flight: Flight) -> Any: ...
+    def failed(self, error: Exception, doing: str) -> None: ...
 
 
 def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
@@ -73,7 +74,7 @@ def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> F
         if flight.state == LANDED:
             return place.share(flight)
         if flight.state == FAILED:
-            raise flight.result
+            raise passable(flight.result)
         if flight.state == FLYING:
             place.tally.wait_timeouts += 1
             break
@@ -88,7 +89,8 @@ def renew(place: LocalPlace, lookup: Any, run: Run) -> Flow[Any]:
             yield from Join(flight, place.policy.wait)
         finally:
             flights.waited(flight)
-        return (yield from obtain(place, lookup, run, reuse=False))
+        if flight.state != FLYING:
+            return (yield from obtain(place, lookup, run, reuse=False))
     if not mine:
         return (yield from _load_alone(place, run))
     return (yield from _lead(place, flight, run))
@@ -103,12 +105,18 @@ def write(place: LocalPlace, lookup: Any, run: Run, made: Callable[[Any], Any]) 
     flight = place.seize(lookup)
     flights.enter(flight)
     try:
-        result = yield from Load(run)
-        value = made(result)
-    except BaseException as error:
+        result = yield from Load(run, None, flight)
+    except BaseException:
         place.forget(lookup)
-        place.fail(flight, error if not isinstance(error, Exception) else _NoAnswer())
+        place.fail(flight, _NoAnswer())
         raise
+    try:
+        value = made(result)
+    except Exception as error:
+        place.failed(error, "making the value to keep for")
+        place.forget(lookup)
+        place.fail(flight, _NoAnswer())
+        return result  # the write is done, and its caller is owed what it returned
     place.land(flight, value)
     if flight.void:
         place.forget(lookup)
@@ -127,9 +135,9 @@ def _taken(found: Found) -> Any:
 def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
     flights.enter(flight)
     try:
-        value = yield from Load(run, place.policy.timeout)
+        value = yield from Load(run, place.policy.timeout, flight)
     except BaseException as error:
-        place.fail(flight, error)
+        place.fail(flight, error.stop if isinstance(error, Stopped) else error)
         raise
     return place.land(flight, value)
 
@@ -159,7 +167,7 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
         if flight.state == FLYING:
             place.tally.stale += 1
             return _taken(old)
-        raise flight.result if flight.state == FAILED else TimeoutError
+        raise passable(flight.result) if flight.state == FAILED else TimeoutError
     except Exception:
         if place.look(lookup).node is not old.node:
             raise  # invalidated meanwhile: the old value must not come back

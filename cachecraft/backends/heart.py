@@ -6,13 +6,18 @@ handles, and how to renew; not what is loaded.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from cachecraft._core.effects import Renew
 from cachecraft._core.errors import BackendError
+
+_LINGER: Final = 5.0
+"""Seconds that the thread stays without work: to start another costs more than a quick load."""
 
 
 @dataclass(slots=True, eq=False)
@@ -32,16 +37,17 @@ class Beat:
 
 
 class Heart:
-    """Renews each lease a third of the way to its end. Its thread starts with the first that lives so long."""
+    """Renews each lease a third of the way to its end. Its thread is there while there is something to renew."""
 
     def __init__(self, renew: Callable[[Renew], bool]) -> None:
         self._renew = renew
         self._reset()
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._beats: set[Beat] = set()
-        self._wake = threading.Event()
+        self._wakes = math.inf
+        """When the thread looks again by itself; never, if there is none."""
         self._alive = False
         self._closed = False
 
@@ -50,43 +56,50 @@ class Heart:
 
     def hold(self, key: str, held: bytes, lease: float) -> Beat:
         beat = Beat(self, key, held, lease, time.monotonic() + lease / 3)
-        with self._lock:
+        with self._changed:
             self._beats.add(beat)
             if not self._alive and not self._closed:
                 self._alive = True
                 threading.Thread(target=self._run, name="cachecraft-heart", daemon=True).start()
+            elif beat.due < self._wakes:
+                self._changed.notify()
         return beat
 
     def forget(self, beat: Beat) -> None:
-        with self._lock:
+        with self._changed:
             self._beats.discard(beat)
 
     def close(self) -> None:
-        self._closed = True
-        self._wake.set()
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
 
     def _run(self) -> None:
-        while True:
-            with self._lock:
-                now = time.monotonic()
-                due = [beat for beat in self._beats if beat.due <= now]
-                nap = min((beat.due - now for beat in self._beats if beat.due > now), default=1.0)
-                # Nothing to do for a while: end, rather than wake an idle process for good.
-                if self._closed or (not self._beats and self._idle_since(now)):
-                    self._alive = False
-                    return
+        while (due := self._next()) is not None:
             for beat in due:
                 self._beat(beat)
-            if not due:
-                self._wake.wait(min(nap, 0.25))
 
-    _last_busy = 0.0
-
-    def _idle_since(self, now: float) -> bool:
-        return now - self._last_busy > 5.0
+    def _next(self) -> list[Beat] | None:
+        """The leases that are due, waiting for them if need be; none when it is time to end."""
+        with self._changed:
+            idle_from = time.monotonic()
+            while not self._closed:
+                now = time.monotonic()
+                due = [beat for beat in self._beats if beat.due <= now]
+                if due:
+                    return due
+                if self._beats:
+                    self._wakes = min(beat.due for beat in self._beats)
+                    idle_from = now
+                elif now - idle_from < _LINGER:
+                    self._wakes = idle_from + _LINGER
+                else:
+                    break
+                self._changed.wait(self._wakes - now)
+            self._alive = False
+            return None
 
     def _beat(self, beat: Beat) -> None:
-        self._last_busy = time.monotonic()
         if beat.ended:
             return
         try:
@@ -96,3 +109,6 @@ class Heart:
         except BackendError:
             pass  # the next beat may get through, before the lease ends
         beat.due = time.monotonic() + beat.lease / 3
+
+    def __repr__(self) -> str:
+        return f"<Heart: {len(self._beats)} leases>"

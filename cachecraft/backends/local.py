@@ -111,7 +111,9 @@ class Local:
             self.table.end(flight, ABANDONED, error)
             return
         node: Node | None = None
-        for kind, ttl in self.policy.cache_errors or ():
+        # A result's tags follow from the result, and here is none: no invalidation by tag would find the exception.
+        remembered = () if self.table.subject.tag_maker is not None else self.policy.cache_errors or ()
+        for kind, ttl in remembered:
             if isinstance(error, kind):
                 node = self._raised(flight, error, now + ttl, now)
                 break
@@ -167,7 +169,7 @@ class Local:
                 node.tags = tuple(dict.fromkeys((*node.tags, *made)))
         node.cost = now - flight.began
         node.until = expires + policy.keep
-        node.shelf, node.size, node.hits = flight.shelf, size, 0
+        node.shelf, node.size, node.hits = flight.shelf, size + len(node.wire or ""), 0
         hold(node, value)
         # A hit that the wrapper may serve unasked ends where a refresh may be due.
         node.expires = expires - max(policy.refresh_ahead, _XFETCH_REACH * policy.beta * node.cost)
@@ -271,9 +273,10 @@ class Local:
         flight.call_key, flight.kind = lookup.key, lookup.kind
         node = self._node(flight, self._own(flight, value), now)
         with self.memory.lock:
-            # Also if the value is declined: what was kept is not the result any more.
-            self.memory.invalidate(lookup)
-            if node is not None:
+            if node is None:
+                self.memory.invalidate(lookup)  # declined, but what was kept is not the result any more
+            else:
+                self.memory.void(self.table, lookup)
                 self.table.put(node)
         return node is not None
 
@@ -320,7 +323,10 @@ class LocalKeeper:
         serializer: object = None,
     ) -> Local:
         """The place of one function. Memory holds any object, so nothing is asked of a serializer."""
-        return Local(Table(self.memory, subject, prefix), policy, tally)
+        local = Local(Table(self.memory, subject, prefix), policy, tally)
+        if not subject.explicit:
+            local.table.bury_with(local)
+        return local
 
     def delete(self, wire: str) -> Flow[int]:
         yield from ()

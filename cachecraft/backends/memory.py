@@ -100,17 +100,19 @@ class Memory:
                 self.lock.release()
 
     def reap(self) -> None:
-        """Let go of what belonged to objects that have died."""
+        """Let go of what belonged to objects and functions that have died."""
         while self._graves:
             shelf = self._graves.popleft().shelf
             table = shelf.table
             table.graves.pop(shelf.serial, None)
             if table.shelves.get(shelf.ident) is shelf:
                 del table.shelves[shelf.ident]
-            for node in shelf.all():
-                self.drop(node)
-            table.retired += shelf.retired
-            shelf.retired = 0
+            # The shelf of the function itself dies last, with all that its objects still have.
+            for each in table.all_shelves if shelf is table.shelf else [shelf]:
+                for node in each.all():
+                    self.drop(node)
+            if shelf is not table.shelf:
+                table.retired += shelf.retired
 
     # -- invalidating -------------------------------------------------------------------------------------------
 

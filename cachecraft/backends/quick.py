@@ -84,7 +84,7 @@ def plain_loads(local: Local) -> tuple[Lead, Land]:
         with lock:
             if flight.void or node.size > most:
                 tally.store_lost += 1
-            elif key in shelf.nodes:
+            elif table.wired or key in shelf.nodes:
                 table.put(node)
             else:
                 bound.admit(node)

@@ -6,12 +6,14 @@ It knows the protocol's commands and its two transports; no function, no policy,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
 from typing import Any, Final
 
+from redis.exceptions import ResponseError
+
+from cachecraft._core import flows
 from cachecraft._core.effects import Remote, Sweep
-from cachecraft.backends.commands import PLANS, Command, scan, unlink_each
-from cachecraft.backends.transports import AsyncTransport, Dialling, Transport
+from cachecraft.backends.commands import PLANS, scan, unlink_each
+from cachecraft.backends.transports import AsyncTransport, Dialling, Talk, Transport
 
 ROOT: Final = "~root"
 """The stamp every entry of a namespace carries."""
@@ -24,8 +26,8 @@ class RedisBackend:
     def __init__(self, dialling: Dialling, *, trust: bool = False) -> None:
         self._trust = trust
         self._prefixes: list[str] = []
-        self._sync = Transport(dialling, self._greet)
-        self._async = AsyncTransport(dialling, self._agreet)
+        self._sync = Transport(dialling, self._fence)
+        self._async = AsyncTransport(dialling, self._fence)
 
     def serve(self, prefix: str) -> None:
         """Take note of a namespace: connections are fenced for it before they are used again."""
@@ -37,31 +39,15 @@ class RedisBackend:
 
     def perform(self, effect: Remote[Any]) -> Any:
         if isinstance(effect, Sweep):
-            return self._run(_sweep(effect))
+            return self._sync.converse(_sweep(effect))
         plan = PLANS[type(effect)]
         return plan.answer(effect, self._sync.execute(plan.commands(effect)))
 
     async def aperform(self, effect: Remote[Any]) -> Any:
         if isinstance(effect, Sweep):
-            return await self._arun(_sweep(effect))
+            return await self._async.converse(_sweep(effect))
         plan = PLANS[type(effect)]
         return plan.answer(effect, await self._async.execute(plan.commands(effect)))
-
-    def _run(self, talk: _Talk) -> Any:
-        replies = None
-        try:
-            while True:
-                replies = self._sync.execute(talk.send(replies))
-        except StopIteration as end:
-            return end.value
-
-    async def _arun(self, talk: _Talk) -> Any:
-        replies = None
-        try:
-            while True:
-                replies = await self._async.execute(talk.send(replies))
-        except StopIteration as end:
-            return end.value
 
     def ping(self) -> float:
         """Seconds of one round trip."""
@@ -77,25 +63,7 @@ class RedisBackend:
 
     # -- connections -------------------------------------------------------------------------------------------------
 
-    def _greet(self, send: Callable[[Command], Any]) -> None:
-        talk = self._fence()
-        reply = None
-        try:
-            while True:
-                reply = send(talk.send(reply)[0])
-        except StopIteration:
-            return
-
-    async def _agreet(self, send: Callable[[Command], Any]) -> None:
-        talk = self._fence()
-        reply = None
-        try:
-            while True:
-                reply = await send(talk.send(reply)[0])
-        except StopIteration:
-            return
-
-    def _fence(self) -> _Talk:
+    def _fence(self) -> Talk:
         """Whoever finds another server than the namespace was last used on lets its root stamp fall.
 
         So neither a restart from an old snapshot nor a replica that lagged behind can bring back what was invalidated.
@@ -103,13 +71,16 @@ class RedisBackend:
         """
         if self._trust or not self._prefixes:
             return
-        info = yield [("INFO", "server")]
+        (info,) = yield [("INFO", "server")]
         run = _field(info, b"run_id")
         for prefix in self._prefixes:
-            known = yield [("GET", prefix + _RUN)]
+            (known,) = yield [("GET", prefix + _RUN)]
             if known != run:
                 yield [("UNLINK", prefix + ROOT)]
-                yield [("SET", prefix + _RUN, run, "PX", _YEAR)]
+                try:
+                    yield [("SET", prefix + _RUN, run, "PX", _YEAR)]
+                except ResponseError:  # no memory left for it: whoever comes next lets the stamp fall again
+                    pass
 
     def after_fork(self) -> None:
         self._sync.after_fork()
@@ -126,19 +97,19 @@ class RedisBackend:
         return f"<RedisBackend {self._sync!r} {self._async!r}>"
 
 
-_Talk = Generator[list[Command], Any, Any]
-"""A conversation: yields commands to send, is sent the replies."""
-
 _YEAR: Final = 365 * 86400 * 1000
 
 
-def _sweep(effect: Sweep) -> _Talk:
-    """Remove what matches, found by SCAN. A key that is there from beginning to end of a scan is met by it."""
+def _sweep(effect: Sweep) -> Talk:
+    """Remove what matches, found by SCAN. A key that is there from beginning to end of a scan is met by it.
+
+    One connection for all of it: the cursor of a server that was restarted meanwhile would lead past entries.
+    """
     cursor, removed = 0, 0
-    reserved = effect.prefix.encode() + b"~"
+    stamp, claim = effect.prefix.encode() + b"~", flows.claim_key("").encode()
     while True:
         (cursor, keys), *_ = yield [scan(cursor, effect.prefix + effect.pattern)]
-        doomed = [key for key in keys if not key.startswith(reserved)]
+        doomed = [key for key in keys if not (key.startswith(stamp) or key.endswith(claim))]
         if doomed:
             removed += sum((yield unlink_each(doomed)))
         if effect.progress is not None:

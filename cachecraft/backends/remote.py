@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from cachecraft._core import flows
-from cachecraft._core.calls import Subject, Values
+from cachecraft._core.calls import Subject, Values, prefix_of
 from cachecraft._core.effects import Delete, Flow, Reading, Sweep
 from cachecraft._core.entry import (
     ENTRY,
@@ -30,12 +30,13 @@ from cachecraft._core.entry import (
     read_stamps,
     unpack,
 )
-from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError
+from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError
 from cachecraft._core.flights import Flight
 from cachecraft._core.flows import Seek, Sight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease, Run
 from cachecraft._core.tally import Tally
+from cachecraft.backends.claims import Claims
 from cachecraft.backends.heart import Heart
 from cachecraft.backends.isolation import Copier, copier
 from cachecraft.backends.redis import ROOT, RedisBackend
@@ -46,6 +47,7 @@ log: Final = logging.getLogger("cachecraft")
 ANY: Final = "~any"
 """The stamp that falls with every tag: read before a load whose tags are known only after it."""
 _CODECS: Final = {"zlib": ZLIB, "zstd": ZSTD}
+_FLAGS: Final = ZLIB | ZSTD | FAILURE
 _LIMIT: Final = 64 * 2**20
 """Bytes a compressed value may come to."""
 
@@ -81,7 +83,6 @@ class Remote:
         self.flights: dict[bytes, Flight] = keeper.flights
         self.watches: dict[bytes, Flight] = keeper.watches
         self.refreshing: dict[str, Flight] = keeper.refreshing
-        self._complained = False
 
     # -- what the flow asks ---------------------------------------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class Remote:
                 return self._judge_placeholder(seek, reading, slot)
             if slot[:1] == ENTRY:
                 return self._judge_entry(seek, tags, reading, unpack(seek.key, slot))
-        except CorruptError as error:
+        except Exception as error:  # the bytes are untrusted, and serializers may be anybody's
             log.debug("corrupt entry under %s: %s", seek.key, error)
         return Sight(reading, Verdict.MISS, reason="corrupt")
 
@@ -159,6 +160,8 @@ class Remote:
     def _reader(self, entry: Entry) -> Callable[[], Any]:
         """Decode at once, so that what cannot be decoded is a miss."""
         payload = entry.payload
+        if entry.flags & ~_FLAGS:
+            raise CorruptError(f"flags {entry.flags} are unknown here")
         for name, flag in _CODECS.items():
             if entry.flags & flag:
                 payload = decompress(payload, codec=name, limit=_LIMIT)  # type: ignore[arg-type]  # a known codec
@@ -197,10 +200,10 @@ class Remote:
                 return None
             payload = self.serializer.dumps(value)
             ttl = policy.lifetime(value).draw(random.random())
+            return self._sealed(seek, tags, stamps, token, payload, 0, cost, ttl, policy.keep)
         except Exception as error:  # whatever a user's own code raises here, the caller has its result
             self._refuse(error)
             return None
-        return self._sealed(seek, tags, stamps, token, payload, 0, cost, ttl, policy.keep)
 
     def _sealed(
         self,
@@ -213,15 +216,14 @@ class Remote:
         cost: float,
         ttl: float,
         keep: float,
-    ) -> tuple[bytes, float] | None:
+    ) -> tuple[bytes, float]:
         settings = self.keeper.settings
         if settings.compress_above is not None and len(payload) > settings.compress_above:
             packed = compress(payload, codec=settings.compression)
             if len(packed) < len(payload):
                 payload, flags = packed, flags | _CODECS[settings.compression]
         if len(payload) > settings.max_value_bytes:
-            self._refuse(OptionError(f"{len(payload)} bytes are above max_value_bytes={settings.max_value_bytes}"))
-            return None
+            raise OptionError(f"{len(payload)} bytes are above max_value_bytes={settings.max_value_bytes}")
         entry = Entry(
             token, tags, stamps, flags, self.serializer.id, self.schema, time.time(), keep, max(cost, 0.0), payload
         )
@@ -233,23 +235,19 @@ class Remote:
         for at, (kind, ttl) in enumerate(self.policy.cache_errors or ()):
             if type(error) is kind:
                 try:
-                    payload = bytes([at]) + self.keeper.serializer.dumps(list(error.args))
+                    parts = _taken_apart(error)
+                    payload = bytes([at]) + self.keeper.serializer.dumps(parts)
+                    if _told(_put_together(kind, parts)) != _told(error):
+                        raise UnserializableError(f"a {kind.__qualname__} is more than its arguments and attributes")
+                    return self._sealed(seek, seek.tags, stamps, token, payload, FAILURE, cost, ttl, 0.0)
                 except Exception as refused:
                     self._refuse(refused)
                     return None
-                return self._sealed(seek, seek.tags, stamps, token, payload, FAILURE, cost, ttl, 0.0)
         return None
 
     def _restored(self, payload: bytes) -> Exception:
-        """The remembered exception: only of a class that this function names, and with plain arguments."""
-        kinds = self.policy.cache_errors or ()
-        arguments = self.keeper.serializer.loads(payload[1:])
-        if not payload or payload[0] >= len(kinds) or not isinstance(arguments, list):
-            raise CorruptError("a remembered exception of no class named here")
-        kind = kinds[payload[0]][0]
-        error = kind.__new__(kind, *arguments)
-        error.args = tuple(arguments)
-        return error
+        """The remembered exception: only of a class that this function names, and made of plain values."""
+        return _put_together((self.policy.cache_errors or ())[payload[0]][0], self.keeper.serializer.loads(payload[1:]))
 
     def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...]:
         try:
@@ -260,8 +258,8 @@ class Remote:
 
     def _refuse(self, error: Exception) -> None:
         self.tally.refused += 1
-        if not self._complained:
-            self._complained = True
+        if self.subject.label not in self.keeper.refused:
+            self.keeper.refused.add(self.subject.label)
             log.warning("a result of %s is not stored: %s", self.subject.label, error)
 
     def failed(self, error: BaseException) -> None:
@@ -326,13 +324,13 @@ class RemoteKeeper:
         self.backend = backend
         self.serializer = serializer
         self.heart = Heart(backend.perform)
-        self._reset()
-
-    def _reset(self) -> None:
         self.flights: dict[bytes, Flight] = {}
         self.watches: dict[bytes, Flight] = {}
         self.refreshing: dict[str, Flight] = {}
         self.resting: dict[str, float] = {}
+        self.refused: set[str] = set()
+        """Functions of which it has been said that a result cannot be stored."""
+        self._claims = Claims()
         self._complained = 0.0
 
     def function(
@@ -345,6 +343,8 @@ class RemoteKeeper:
         fn: Callable[..., Any] | None = None,
         serializer: Serializer | None = None,
     ) -> Remote:
+        if subject.stem and not subject.explicit and fn is not None:
+            self._claim(subject, prefix, fn)
         self.backend.serve(prefix)
         annotation = getattr(fn, "__annotations__", {}).get("return")
         if annotation is not None and fn is not None:
@@ -354,6 +354,14 @@ class RemoteKeeper:
             chosen.allow(annotation)
         schema = fingerprint(annotation)
         return Remote(self, subject, policy, tally, prefix, chosen, schema)
+
+    def _claim(self, subject: Subject, prefix: str, fn: Callable[..., Any]) -> None:
+        if "<lambda>" in subject.stem and prefix == prefix_of(self.settings.namespace):
+            raise OptionError(
+                f"{subject.label} has no name that lasts, so in Redis its entries could be taken for another's; give key= or"
+                " namespace="
+            )
+        self._claims.claim(f"{prefix}{subject.stem}{subject.version or ''}", fn)
 
     def delete(self, wire: str) -> Flow[int]:
         return (yield from Delete((wire,)))
@@ -377,7 +385,9 @@ class RemoteKeeper:
             log.warning("the cache goes on without Redis: %s", error)
 
     def after_fork(self) -> None:
-        self._reset()
+        # Emptied, not replaced: each function holds them too. Nobody here flies what the parent's threads do.
+        for each in (self.flights, self.watches, self.refreshing, self.resting):
+            each.clear()
         self.heart.after_fork()
         self.backend.after_fork()
 
@@ -386,6 +396,26 @@ class RemoteKeeper:
 
     def __repr__(self) -> str:
         return f"<RemoteKeeper {self.backend!r}>"
+
+
+def _taken_apart(error: Exception) -> list[Any]:
+    """An exception as plain values: what it is made with, its arguments, and its attributes."""
+    reduced: Any = error.__reduce__()
+    return [list(reduced[1]), list(error.args), dict(vars(error))]
+
+
+def _put_together(kind: type[Exception], parts: Any) -> Exception:
+    # Not by calling the class: its __init__ may take something else than what became its arguments.
+    made_with, arguments, attributes = parts
+    error = kind.__new__(kind, *made_with)
+    error.args = tuple(arguments)
+    vars(error).update(attributes)
+    return error
+
+
+def _told(error: Exception) -> tuple[Any, ...]:
+    """All that can be seen of an exception."""
+    return type(error), str(error), repr(error), error.args, vars(error)
 
 
 def _resolved(fn: Callable[..., Any]) -> Any:

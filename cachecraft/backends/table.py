@@ -130,10 +130,17 @@ class Table:
                 " stable identity and allows no weak reference; give key=, define __cache_key__(), or add"
                 " '__weakref__' to its __slots__"
             ) from None
+        self.shelves[id(owner)] = self._prepare(grave, shelf)
+        self.owners[id(owner)] = shelf.nodes
+        return shelf
+
+    def bury_with(self, function: object) -> None:
+        """Have everything dropped once the function is gone: nobody else can ask for it."""
+        self._prepare(Grave(function, self.memory.bury), self.shelf)
+
+    def _prepare(self, grave: Grave, shelf: Shelf) -> Shelf:
         grave.shelf = shelf
         self.graves[shelf.serial] = grave
-        self.shelves[id(owner)] = shelf
-        self.owners[id(owner)] = shelf.nodes
         return shelf
 
     def find(self, lookup: Lookup) -> Node | None:
@@ -163,6 +170,9 @@ class Table:
         flight.lookup, flight.shelf = lookup, lookup.shelf
         flight.call_key, flight.kind = lookup.key, lookup.kind
         found = self.flights.setdefault(flight.key, flight)
+        if found.orphaned:
+            self.end(found, ABANDONED, None)
+            found = self.flights.setdefault(flight.key, flight)
         return found, found is flight
 
     def end(self, flight: Flight, state: int, result: Any, node: Node | None = None) -> bool:

@@ -396,12 +396,12 @@ def caches() -> None:
         assert_type(same, Cache)
 
     Cache(10)  # type: ignore[arg-type]  # the first argument is a URL
-    Cache("memory://", 10)  # type: ignore[call-arg, arg-type]  # options are given by keyword
+    Cache("memory://", ["shop"])  # type: ignore[call-arg, arg-type]  # options are given by keyword
     Cache(tll=60)  # type: ignore[call-arg]  # there is no tll
     Cache(max_entries="many")  # type: ignore[arg-type]  # a number of entries
     Cache(compression="lz4")  # type: ignore[arg-type]  # zlib or zstd
     configure(url=None, nmaespace="shop")  # type: ignore[call-arg]  # there is no nmaespace
-    configure("memory://", "shop")  # type: ignore[call-arg, arg-type]  # options are given by keyword
+    configure("memory://", ["shop"])  # type: ignore[call-arg, arg-type]  # options are given by keyword
     configure(on_failover="hope")  # type: ignore[arg-type]  # flush or trust
 
 

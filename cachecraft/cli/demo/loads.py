@@ -9,18 +9,19 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from cachecraft.cli.demo.crowd import Crowd, Log, Watch
 from cachecraft.cli.demo.services import Service, Totals
-from cachecraft.cli.demo.shop import Report, Shop
+from cachecraft.cli.demo.shop import Shop
 
 REGION = "north"
 EXPIRED = 1.25  # seconds until a ttl of one second has passed, with the default jitter of up to 20 %
-READS_BEFORE, READS_AFTER = 2, 2  # by each caller, of the order placed in each wave
+READS_BEFORE, READS_AFTER = 2, 3  # by each caller, of the order placed in each wave
 READS = READS_BEFORE + READS_AFTER
-WRITE_EVERY = 0.05
+SETTLED = 0.4  # seconds until a load behind the callers is over, on a busy machine
+WRITE_EVERY = 0.08
 PATIENCE = 5.0  # seconds until a sweep ends in any case
 
 
@@ -45,7 +46,7 @@ class Plan:
         return self.callers * self.waves * READS
 
 
-FULL = Plan(orders=300_000, threads=16, tasks=16, waves=2, customers=500, writes=25)
+FULL = Plan(orders=250_000, threads=12, tasks=12, waves=2, customers=200, writes=20)
 QUICK = Plan(orders=120_000, threads=8, tasks=8, waves=1, customers=200, writes=6)
 
 
@@ -68,13 +69,11 @@ class Readers:
 
 
 def warm_up(shop: Shop, service: Service, crowd: Crowd) -> None:
-    """Read both reports once, as a service that has been up for a while has done."""
-    service.revenue(REGION)
-    crowd.ask(_awaited(service.best_sellers(REGION)))
-
-
-async def _awaited(answer: Awaitable[Report]) -> Report:
-    return await answer
+    """Have both reports kept, and everybody connected, as in a service that has been up for a while."""
+    readers = Readers(shop, service)
+    readers.by_thread(Log())
+    crowd.ask(readers.by_task(Log()))
+    crowd.send(readers.by_thread, readers.by_task, watch=_nobody)
 
 
 def place_order(shop: Shop, service: Service, cents: int = 1_000) -> None:
@@ -83,8 +82,8 @@ def place_order(shop: Shop, service: Service, cents: int = 1_000) -> None:
     shop.due[REGION] += 1
 
 
-def waves(shop: Shop, service: Service, crowd: Crowd, plan: Plan, watch: Watch, *, rest: float) -> Log:
-    """Everybody reads after ``rest``, in which the ttl has passed, and again before and after an order is placed."""
+def waves(shop: Shop, service: Service, crowd: Crowd, plan: Plan, watch: Watch, *, before: float, after: float) -> Log:
+    """Everybody reads, an order is placed, everybody reads on; with so many seconds of rest before and after it."""
     readers, seen = Readers(shop, service), Log()
 
     def read() -> None:
@@ -92,12 +91,13 @@ def waves(shop: Shop, service: Service, crowd: Crowd, plan: Plan, watch: Watch, 
         seen.add(crowd.send(readers.by_thread, readers.by_task, watch=lambda calls: watch(answered + calls)))
 
     for _ in range(plan.waves):
-        time.sleep(rest)
+        time.sleep(before)
         for _ in range(READS_BEFORE):
             read()
         place_order(shop, service)
         for _ in range(READS_AFTER):
             read()
+        time.sleep(after)
     return seen
 
 
@@ -112,16 +112,19 @@ def sweep(shop: Shop, totals: Totals, crowd: Crowd, plan: Plan, watch: Watch) ->
     customers = range(plan.customers)
     until = time.monotonic() + PATIENCE
 
+    def going_on() -> bool:
+        return shop.meter.different < len(customers) and time.monotonic() < until and not crowd.leaving.is_set()
+
     def by_thread(log: Log) -> None:
         mine = random.sample(customers, len(customers))
-        while shop.meter.queries < len(mine) and time.monotonic() < until and not crowd.leaving.is_set():
-            for customer in mine:
+        while going_on():
+            for customer in takewhile(lambda _: going_on(), mine):
                 began = time.perf_counter()
                 totals.spent(customer)
                 log.note(began, stale=False)
             time.sleep(0.005)
 
-    return crowd.send(by_thread, watch=lambda _: watch(min(shop.meter.queries, len(customers))))
+    return crowd.send(by_thread, watch=lambda _: watch(shop.meter.different))
 
 
 def storm(shop: Shop, service: Service, crowd: Crowd, plan: Plan, watch: Watch) -> Log:

@@ -47,16 +47,22 @@ class Report:
 
 
 class Meter:
-    """When each query reached the database."""
+    """When each query reached the database, and how many different ones there were."""
 
     def __init__(self) -> None:
-        self._times: list[float] = []
-
-    def count(self) -> None:
-        self._times.append(time.perf_counter())  # appending to a list is atomic
+        self.reset()
 
     def reset(self) -> None:
-        self._times = []
+        self._times: list[float] = []
+        self._arguments: set[tuple[Any, ...]] = set()
+
+    def count(self, arguments: tuple[Any, ...]) -> None:
+        self._times.append(time.perf_counter())  # this and the next are atomic, each by itself
+        self._arguments.add(arguments)
+
+    @property
+    def different(self) -> int:
+        return len(self._arguments)
 
     @property
     def queries(self) -> int:
@@ -131,7 +137,7 @@ class Shop:
 
     def _ask(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
         connection = self._connection()
-        self.meter.count()
+        self.meter.count(arguments)
         return connection.execute(sql, arguments).fetchall()
 
     # -- what a service asks ------------------------------------------------------------------------------------------

@@ -64,8 +64,12 @@ class Steps:
             f"Each caller reads its report {loads.READS} times, and an order comes in between;"
             f" {many(plan.waves, 'wave')} of that, here and below.",
         )
-        out = self._waves("no cache", services.without, rest=0)
+        out = self._waves("no cache", services.without, before=0)
         self._story.say(f"{out.calls:,} calls are {out.queries:,} queries, and they queue for the database.")
+        self._story.say(
+            "(worst 50 ms: the most queries that came within 50 ms; stale: answers that miss an order already placed)",
+            "dim",
+        )
 
     def _dictionary(self) -> None:
         self._begin(2, "A ttl", "The cache everybody has written once: a dictionary and a time.")
@@ -105,7 +109,7 @@ class Steps:
         self._begin(
             5, "Stale while revalidating", "After the ttl the old result is served at once, and one load runs behind."
         )
-        out = self._waves("ttl, stale", services.with_stale)
+        out = self._waves("ttl, stale", services.with_stale, after=loads.SETTLED)
         before = self.outcomes[2]
         self._story.say(
             f"Nobody waits for a load any more: p99 {duration(before.p99)} became {duration(out.p99)}. The price:"
@@ -127,6 +131,11 @@ class Steps:
             f" {storm.calls:,} answers, each held against the writes that had returned when it was asked for;"
             f" {many(storm.stale, 'stale answer')}."
         )
+        if storm.stats["store_lost"]:
+            self._story.say(
+                f"{many(storm.stats['store_lost'], 'result')} went to who had asked but were not kept: an order came"
+                " while they were loaded."
+            )
         if out.stale or storm.stale:
             self.broken = f"{out.stale + storm.stale} answers were older than a write that had returned"
 
@@ -147,15 +156,19 @@ class Steps:
         self._story.heading(f"{number}  {title}")
         self._story.say(text)
 
-    def _waves(self, title: str, build: Callable[[Shop, Cache], Service], *, rest: float = loads.EXPIRED) -> Outcome:
+    def _waves(self, title: str, build: Callable[[Shop, Cache], Service], **rest: float) -> Outcome:
         with self._cache() as cache:
             service = build(self._shop, cache)
             self._story.code(service.shown)
-            return self._measured(title, "waves", cache, self._waves_on(service, rest), self._plan.calls)
+            return self._measured(title, "waves", cache, self._waves_on(service, **rest), self._plan.calls)
 
-    def _waves_on(self, service: Service, rest: float = loads.EXPIRED) -> Callable[[Watch], Log]:
+    def _waves_on(
+        self, service: Service, *, before: float = loads.EXPIRED, after: float = 0.0
+    ) -> Callable[[Watch], Log]:
         loads.warm_up(self._shop, service, self._crowd)
-        return lambda watch: loads.waves(self._shop, service, self._crowd, self._plan, watch, rest=rest)
+        return lambda watch: loads.waves(
+            self._shop, service, self._crowd, self._plan, watch, before=before, after=after
+        )
 
     def _storm_on(self, service: Service) -> Callable[[Watch], Log]:
         loads.warm_up(self._shop, service, self._crowd)

@@ -63,7 +63,7 @@ class Story:
 
     def code(self, functions: Sequence[Callable[..., Any]]) -> None:
         """The source of functions, as it is run."""
-        source = "".join(dedent(inspect.getsource(function)) for function in functions)
+        source = "\n".join(dedent(inspect.getsource(function)) for function in functions)
         shown = Syntax(source.rstrip(), "python", theme="ansi_dark", background_color="default")
         self.blank()
         self._put(shown, indent=2 * INDENT)

@@ -1,0 +1,1 @@
+"""Readers and writers in many processes on one Redis: does anybody ever get a value that was invalidated before?"""

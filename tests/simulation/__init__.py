@@ -1,0 +1,13 @@
+"""A small world in which every race can be made to happen: the real flows, on a model of Redis, one step at a time.
+
+model      the server: what our commands do, one at a time
+network    how an effect becomes commands on a fenced connection, and what can go wrong on the way
+process    what one process of the cache knows: the real place, with a clock and a heart in the world's hand
+caller     one thread or task: the real flow, performed step by step
+jobs       what callers do: read, invalidate, write, refresh
+ledger     the truth: who loaded when, what may still be returned, how many loaders run
+faults     what the world may do to them
+world      who moves next, until all have ended
+choices    where the decisions come from: bytes (hypothesis, a seed) or an enumeration of all
+mutants    the cache with one rule switched off
+"""

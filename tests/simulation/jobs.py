@@ -1,0 +1,169 @@
+"""What callers do, each as a generator of steps: read, invalidate, write, refresh, bring a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from cachecraft._core.effects import Flow
+from cachecraft._core.entry import MISSING
+from cachecraft._core.errors import BackendError
+from cachecraft.backends.remote import tag_key
+from tests.simulation.caller import FORCED, PUT, READ, Caller
+from tests.simulation.ledger import Loading
+from tests.simulation.network import Cancelled, Point, Steps
+from tests.simulation.process import PREFIX, Remembered
+
+KEYS: Final = ("a", "b")
+Job = Callable[[Caller], Steps]
+
+
+class LoaderError(Exception):
+    """What a loader raises; it carries the number of its load."""
+
+
+def wire(name: str) -> str:
+    return f"{PREFIX}f:{name}"
+
+
+def begin(caller: Caller, name: str, kind: str) -> Loading:
+    return caller.world.ledger.begin(wire(name), kind, caller.process.place.seek((name,)).wanted)
+
+
+def loader(caller: Caller, name: str) -> Callable[[str], Steps]:
+    """A loader that answers the number of its load, or raises it."""
+
+    def load(kind: str) -> Steps:
+        loading = begin(caller, name, kind)
+        try:
+            fails = yield Point("load")
+            if fails is not None:
+                raise fails(loading.number)
+            return loading.number
+        finally:
+            loading.running = False
+
+    return load
+
+
+def _named(job: Job, name: str) -> Job:
+    job.__name__ = name
+    return job
+
+
+def read(name: str) -> Job:
+    def job(caller: Caller) -> Steps:
+        floor = caller.world.ledger.floors[wire(name)]
+        flow = caller.process.place.recall((name,), loader(caller, name))
+        try:
+            value = yield from caller.drive(flow, READ, wire(name))
+        except (LoaderError, Remembered) as error:
+            value = error.args[0]
+        caller.world.ledger.serve(caller.name, wire(name), value, floor)
+
+    return _named(job, f"read {name}")
+
+
+def peek(name: str) -> Job:
+    def job(caller: Caller) -> Steps:
+        floor = caller.world.ledger.floors[wire(name)]
+        value = yield from caller.drive(caller.process.place.peek((name,)), READ, wire(name))
+        if value is not MISSING:
+            caller.world.ledger.serve(caller.name, wire(name), value, floor)
+
+    return _named(job, f"peek {name}")
+
+
+def renew(name: str) -> Job:
+    def job(caller: Caller) -> Steps:
+        floor = caller.world.ledger.floors[wire(name)]
+        flow = caller.process.place.renew((name,), loader(caller, name))
+        try:
+            value = yield from caller.drive(flow, FORCED, wire(name))
+        except (LoaderError, Remembered) as error:
+            value = error.args[0]
+        caller.world.ledger.serve(caller.name, wire(name), value, floor)
+
+    return _named(job, f"renew {name}")
+
+
+def put(name: str) -> Job:
+    """Bring a value. It counts as loaded when its placeholder stands: before that, nothing fences it."""
+
+    def job(caller: Caller) -> Steps:
+        ledger = caller.world.ledger
+        loading = begin(caller, name, PUT)
+
+        def made() -> None:
+            loading.version = ledger.version
+
+        yield from caller.drive(caller.process.place.put((name,), loading.number), PUT, wire(name), made)
+
+    return _named(job, f"put {name}")
+
+
+def write(name: str) -> Job:
+    """Write through: once it has returned, however it ended, nothing older than its commit is returned."""
+
+    def job(caller: Caller) -> Steps:
+        ledger = caller.world.ledger
+        committed: list[Loading] = []
+
+        def run(kind: str) -> Steps:
+            yield Point("load")
+            ledger.commit()
+            committed.append(begin(caller, name, FORCED))
+            fails = yield Point("load")
+            committed[0].running = False
+            if fails is not None:
+                raise fails(committed[0].number)
+            return committed[0].number
+
+        flow = caller.process.place.write((name,), run, lambda result: result)
+        try:
+            yield from caller.drive(flow, FORCED, wire(name))
+        except (BackendError, Cancelled, LoaderError, Remembered):
+            pass
+        if committed and caller.acknowledged:
+            ledger.returned(wire(name), committed[0].version)
+
+    return _named(job, f"write {name}")
+
+
+def _invalidation(label: str, names: tuple[str, ...], flow: Callable[[Caller], Flow[Any]]) -> Job:
+    def job(caller: Caller) -> Steps:
+        version = caller.world.ledger.commit()
+        yield Point("committed")
+        try:
+            yield from caller.drive(flow(caller), FORCED, "")
+        except BackendError:
+            return  # it says itself that it has not succeeded
+        for name in names:
+            caller.world.ledger.returned(wire(name), version)
+
+    return _named(job, label)
+
+
+def drop(name: str) -> Job:
+    return _invalidation(f"drop {name}", (name,), lambda caller: caller.process.place.drop((name,)))
+
+
+untag: Final = _invalidation("untag", KEYS, lambda caller: caller.process.keeper.untag(PREFIX, ["all"]))
+drop_all: Final = _invalidation("drop all", KEYS, lambda caller: caller.process.place.drop_all())
+clear: Final = _invalidation("clear", KEYS, lambda caller: caller.process.keeper.clear([PREFIX]))
+sweep: Final = _invalidation("sweep", KEYS, lambda caller: caller.process.keeper.sweep(PREFIX, "f:*"))
+
+
+TAG: Final = tag_key(PREFIX, "all")
+INVALIDATIONS: Final = (drop("a"), untag, drop_all, clear, sweep)
+EVERYTHING: Final = (
+    *(read("a"),) * 8,
+    *(read("b"),) * 3,
+    *INVALIDATIONS,
+    drop("a"),
+    untag,
+    peek("a"),
+    renew("a"),
+    put("a"),
+    write("a"),
+)

@@ -1,0 +1,194 @@
+"""How an effect reaches the server: the real commands, over a connection that was fenced, a step for each of them.
+
+A pipeline is sent in one go and executed one command at a time; others come in between. What was sent may be executed
+after its sender has given up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
+
+from cachecraft._core.effects import Remote, Sweep
+from cachecraft._core.errors import BackendError
+from cachecraft._core.flights import FLYING, Flight
+from cachecraft.backends.commands import PLANS, Command
+from cachecraft.backends.redis import _sweep
+from cachecraft.backends.transports import _answered, _in_full
+
+if TYPE_CHECKING:
+    from tests.simulation.caller import Caller
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+
+class Cancelled(BaseException):
+    """A task is cancelled, or a thread interrupted."""
+
+
+@dataclass(eq=False)
+class Point:
+    """Where a caller stands; ``reach`` performs what it stands before, and answers what comes of it."""
+
+    label: str
+
+    def ready(self) -> bool:
+        return True
+
+    def reach(self) -> Any:
+        return None
+
+
+@dataclass(eq=False)
+class Waiting(Point):
+    """For a flight to end."""
+
+    flight: Flight
+    patience: float
+
+    def ready(self) -> bool:
+        return self.flight.state != FLYING
+
+    def reach(self) -> float:
+        return self.patience * 0.9
+
+
+@dataclass(eq=False)
+class Line:
+    """A connection: to the server as it ran when this was made."""
+
+    world: World
+    run: int
+
+    def alive(self) -> bool:
+        return self.run == self.world.redis.run
+
+
+@dataclass(eq=False)
+class Sending(Point):
+    """Before the first of ``commands`` is executed; the others are on their way behind it."""
+
+    line: Line
+    commands: Sequence[Command]
+    forced: bool
+    """Whoever forces a load or a write voids the loads of others."""
+
+    def reach(self) -> Any:
+        return execute(self.line, self.commands[0], forced=self.forced)
+
+
+def execute(line: Line, command: Command, *, forced: bool) -> Any:
+    world = line.world
+    if not line.alive():
+        raise BackendError("connection lost")
+    if forced and command[0] in ("EVALSHA", "EVAL"):
+        world.ledger.excuse_key(command[3])
+    if world.listener is not None:
+        world.listener(command)
+    try:
+        return world.redis.execute(command)
+    except ResponseError as error:
+        return error
+
+
+@dataclass
+class Late:
+    """Commands whose sender has given up: they are still on their way."""
+
+    line: Line
+    commands: list[Command] = field(default_factory=list)
+    forced: bool = False
+
+    def deliver(self) -> None:
+        command = self.commands.pop(0)
+        if self.line.alive():
+            execute(self.line, command, forced=self.forced)
+
+
+Steps = Generator[Point, Any, Any]
+
+
+def perform(caller: Caller, effect: Remote[Any], *, forced: bool = False) -> Steps:
+    """One effect. A task that is cancelled goes through with what must be settled, as the driver does."""
+    cut: list[Cancelled] = []
+    shielded = caller.task and effect.settles
+    steps = _exchange(caller.process, effect, forced)
+    caller.acknowledged = False
+    answer: Any = None
+    error: BackendError | None = None
+    try:
+        while True:
+            point = steps.send(answer) if error is None else steps.throw(error)
+            answer = error = None
+            while True:
+                try:
+                    answer = yield point
+                except Cancelled as cancelled:
+                    if not shielded:
+                        raise
+                    cut.append(cancelled)
+                    continue
+                except BackendError as failed:
+                    error = failed
+                break
+    except StopIteration as end:
+        caller.acknowledged = True
+        if cut:
+            raise cut[0] from None
+        return end.value
+    except BackendError:
+        if cut:
+            raise cut[0] from None
+        raise
+
+
+def _exchange(process: Process, effect: Remote[Any], forced: bool) -> Steps:
+    if isinstance(effect, Sweep):
+        return (yield from _talk(process, _sweep(effect), forced))
+    plan = process.world.plans.get(type(effect)) or PLANS[type(effect)]
+    return plan.answer(effect, (yield from _pipeline(process, plan.commands(effect), forced)))
+
+
+def _talk(process: Process, talk: Generator[list[Command], Any, Any], forced: bool) -> Steps:
+    replies = None
+    try:
+        while True:
+            replies = yield from _pipeline(process, talk.send(replies), forced)
+    except StopIteration as end:
+        return end.value
+
+
+def _pipeline(process: Process, commands: Sequence[Command], forced: bool) -> Steps:
+    line = yield from _connection(process)
+    replies = yield from _over(line, commands, forced)
+    for at in _answered(commands, replies):
+        replies[at] = (yield from _over(line, [_in_full(commands[at])], forced))[0]
+        _answered((), [replies[at]])
+    process.idle.append(line)
+    return replies
+
+
+def _over(line: Line, commands: Sequence[Command], forced: bool = False) -> Steps:
+    replies = []
+    for at in range(len(commands)):
+        replies.append((yield Sending(commands[at][0], line, commands[at:], forced)))
+    yield Point("reply")
+    return replies
+
+
+def _connection(process: Process) -> Steps:
+    while process.idle:
+        line = process.idle.pop()
+        if line.alive():
+            return line
+    line = Line(process.world, process.world.redis.run)
+    fence = process.backend._fence()
+    reply = None
+    try:
+        while True:
+            reply = (yield from _over(line, fence.send(reply)))[0]
+    except StopIteration:
+        return line

@@ -1,0 +1,258 @@
+"""The world: processes with their callers on one server, and who moves next; at its end, whether all is well.
+
+First the choices decide, and faults happen. Then calm sets in: nobody interferes, leases of the dead run out, and
+everybody has to come to an end within a bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from cachecraft._core.effects import Flow
+from cachecraft._core.entry import PLACEHOLDER
+from cachecraft._core.errors import BackendError
+from tests.simulation.caller import REFRESH, Caller
+from tests.simulation.choices import Choices
+from tests.simulation.faults import Fault, Move
+from tests.simulation.jobs import EVERYTHING, KEYS, Job, LoaderError, read
+from tests.simulation.ledger import Ledger, Violation
+from tests.simulation.model import ModelRedis, Snapshot
+from tests.simulation.network import Cancelled, Late, Point, Steps, perform
+from tests.simulation.process import Beat, Place, Process, Remembered
+
+BOUND: Final = 3000
+"""Steps in the calm until everybody must have come to an end."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Who is there, what they do, and what may happen to them."""
+
+    flavour: str = "plain"
+    threads: Sequence[int] = (2, 2)
+    """Callers, by process."""
+    jobs: Sequence[Job] | Sequence[Sequence[Job]] = EVERYTHING
+    """What each caller chooses from; or, caller by caller, exactly what it does."""
+    each: int = 3
+    """Jobs of a caller that chooses."""
+    faults: Sequence[Fault] = ()
+    trust: bool = False
+    place: type[Place] = Place
+    redis: type[ModelRedis] = ModelRedis
+    plans: dict[Any, Any] = field(default_factory=dict)
+    """How a mutant performs some effects."""
+
+
+class World:
+    def __init__(self, scene: Scene, choices: Choices) -> None:
+        self.scene = scene
+        self.choices = choices
+        self.place_class = scene.place
+        self.plans = scene.plans
+        self.ledger = Ledger()
+        self.redis = scene.redis(removed=lambda key: self.ledger.excuse_key(key, "gone"))
+        self.snapshots: list[Snapshot] = []
+        self.late: list[Late] = []
+        self.listener: Callable[[Any], object] | None = None
+        self.story: list[str] = []
+        self.now = 1000.0
+        self.steps = 0
+        self.tokens = 0
+        self.held = False
+        self.crew = True
+        self.alone_is_fine = False
+        self.faulty = False
+        self.processes = [Process(self, f"P{at}", scene.flavour, trust=scene.trust) for at in range(len(scene.threads))]
+        self.callers: list[Caller] = []
+        self.current: Caller | None = None
+        for process, count in zip(self.processes, scene.threads, strict=True):
+            for _ in range(count):
+                at = len(self.callers)
+                self.callers.append(Caller(process, f"{process}.{at}", self._life(at), task=at % 2 == 0))
+
+    def _life(self, at: int) -> Callable[[Caller], Steps]:
+        def life(caller: Caller) -> Steps:
+            jobs: Any = self.scene.jobs
+            chosen = jobs[at] if not callable(jobs[0]) else None
+            for number in range(self.scene.each if chosen is None else len(chosen)):
+                yield Point("start")
+                job = chosen[number] if chosen is not None else jobs[self.choices.pick(len(jobs))]
+                self.story.append(f"{caller.name}: {job.__name__}")
+                yield from _ended(job(caller))
+
+        return life
+
+    def spawn(self, process: Process, flow: Callable[[], Flow[Any]], key: str) -> bool:
+        if self.crew:
+            caller = Caller(process, f"{process}.{len(self.callers)}", lambda me: _behind(me, flow, key))
+            self.callers.append(caller)
+        return self.crew
+
+    # -- one step after another ---------------------------------------------------------------------------------------------
+
+    def run(self) -> World:
+        """Let it all happen.
+
+        Raises:
+            Violation: a promise was broken; the message tells how it came about.
+        """
+        try:
+            while not self.choices.exhausted and self._somebody():
+                self._move()
+                self._check()
+            self._calm()
+            self._aftermath()
+        except Violation as violation:
+            raise Violation("\n  ".join([str(violation), *self.story])) from None
+        return self
+
+    def _somebody(self) -> bool:
+        return any(caller.point is not None for caller in self.callers)
+
+    def _move(self) -> None:
+        self._pass_time()
+        if self.scene.faults and self.choices.pick(8) == 7:
+            fault = self.scene.faults[self.choices.pick(len(self.scene.faults))]
+            moves = list(fault(self))
+            if moves:
+                self.faulty = True
+                self._do(moves[self.choices.pick(len(moves))])
+                return
+        self._do(self._turn())
+
+    def _turn(self) -> Move:
+        """Whose turn it is: mostly that of whoever moved last."""
+        ready = [caller for caller in self.callers if caller.can_step()]
+        if self.current in ready and self.choices.pick(2) == 0:
+            assert self.current is not None
+            return self._move_of(self.current)
+        turns = [self._move_of(caller) for caller in ready]
+        turns += [(f"what came late: {late.commands[0][0]}", late.deliver) for late in self.late]
+        if not turns:
+            return "everybody goes on", self._thaw
+        return turns[self.choices.pick(len(turns))]
+
+    def _move_of(self, caller: Caller) -> Move:
+        assert caller.point is not None
+        return f"{caller.name} {caller.point.label}", lambda: self.step(caller)
+
+    def step(self, caller: Caller) -> None:
+        self.current = caller
+        caller.step()
+
+    def _do(self, move: Move) -> None:
+        self.story.append(move[0])
+        move[1]()
+        self.late = [late for late in self.late if late.commands]
+
+    def _pass_time(self) -> None:
+        self.now += 0.001
+        self.steps += 1
+
+    def _check(self) -> None:
+        if self.ledger.violations:
+            raise Violation(self.ledger.violations[0])
+
+    # -- what faults do -------------------------------------------------------------------------------------------------------
+
+    def _thaw(self) -> None:
+        for caller in self.callers:
+            caller.frozen = False
+
+    def save(self) -> None:
+        self.snapshots.append(self.redis.snapshot())
+
+    def restart(self, at: int) -> None:
+        self.redis.restart(self.snapshots[at])
+        self.ledger.excuse_all("restart")
+
+    def kill(self, process: Process) -> None:
+        process.alive = False
+        for caller in self.callers:
+            if caller.process is process:
+                caller.vanish()
+        process.beats.clear()
+
+    def renew(self, process: Process, beat: Beat) -> None:
+        """A heart has a connection like anybody else; here, a step of its own."""
+        self.callers.append(Caller(process, f"{process}.heart", lambda me: _beat(me, beat)))
+
+    # -- the end ----------------------------------------------------------------------------------------------------------
+
+    def _calm(self) -> None:
+        self._thaw()
+        self.story.append("-- calm --")
+        for turn in range(BOUND):
+            if not self._somebody():
+                break
+            self._pass_time()
+            ready = [caller for caller in self.callers if caller.can_step()]
+            if not ready:
+                raise Violation(f"nobody can go on: {[each for each in self.callers if each.point is not None]}")
+            for late in self.late:
+                late.deliver()
+            self.late = [late for late in self.late if late.commands]
+            caller = ready[turn % len(ready)]
+            self.story.append(f"{caller.name} {caller.point.label}")  # type: ignore[union-attr]  # it is ready
+            self.step(caller)
+            self._check()
+            if turn % 50 == 49:
+                self._bury()
+        else:
+            raise Violation(f"no end: {[each for each in self.callers if each.point is not None]}")
+        for process in self.processes:
+            if process.alive and process.leftovers():
+                raise Violation(f"{process} has left behind {process.leftovers()}")
+
+    def _bury(self) -> None:
+        """The leases of those who are not there any more run out."""
+        held = {beat.held for process in self.processes for beat in process.beats}
+        for key, (value, _) in list(self.redis.data.items()):
+            if value.startswith(PLACEHOLDER) and value[:17] not in held:
+                self.redis.take(key)
+
+    def _aftermath(self) -> None:
+        """Whoever asks now gets what is true now; and with no fault, nothing lies around."""
+        if not self.faulty:
+            for key, (value, _) in self.redis.data.items():
+                if value.startswith(PLACEHOLDER):
+                    raise Violation(f"a placeholder was left under {key.decode()}")
+        last = [process for process in self.processes if process.alive][-1]
+        for name in KEYS:
+            self.story.append(f"afterwards: read {name}")
+            caller = Caller(last, "afterwards", read(name))
+            for _ in range(BOUND):
+                if not caller.can_step():
+                    break
+                caller.step()
+            self._check()
+            if caller.point is not None:
+                raise Violation(f"a call after everything has no end: {caller}")
+
+    def token(self) -> bytes:
+        self.tokens += 1
+        return b"%016d" % self.tokens
+
+
+def _beat(caller: Caller, beat: Beat) -> Steps:
+    try:
+        yield from perform(caller, beat.renewal())
+    except BackendError:
+        return  # the next beat may get through
+
+
+def _behind(caller: Caller, flow: Callable[[], Flow[Any]], key: str) -> Steps:
+    yield Point("start behind")
+    yield from _ended(caller.drive(flow(), REFRESH, key))
+
+
+def _ended(job: Steps) -> Steps:
+    """A job to its end, whichever of its own ends that is; the cache itself has none to add."""
+    try:
+        yield from job
+    except (Cancelled, LoaderError, Remembered):
+        return
+    except BackendError as error:
+        raise Violation(f"P3: a caller meets {error!r}") from error
