@@ -13,7 +13,7 @@ import pytest
 
 from cachecraft import Cache
 from tests.clock import FakeClock
-from tests.colours import Async, Sync, flights_of, running_loop, until
+from tests.callers import Async, Sync, flights_of, running_loop, until
 from tests.servers import RedisServer
 
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)

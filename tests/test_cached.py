@@ -19,7 +19,7 @@ import pytest
 import cachecraft
 from cachecraft import MISSING, Cache, UnkeyableError
 from tests.clock import FakeClock
-from tests.colours import Async, Sync
+from tests.callers import Async, Sync
 
 Colour = Sync | Async
 
@@ -467,10 +467,17 @@ def test_an_object_that_can_be_called_is_decorated_and_its_state_is_its_own_affa
 def test_parameters_may_be_called_like_anything_in_the_generated_code(cache: Cache, colour: Colour) -> None:
     @cache.cached
     @colour.loader
-    def load(node: int, table: int, now: int, *, miss: int = 4, fn: int = 5, wrapper: int = 6, type: int = 7) -> Any:  # noqa: A002
-        return node, table, now, miss, fn, wrapper, type
+    def load(node: int, find: int, value: int, *, miss: int = 4, fn: int = 5, wrapper: int = 6, type: int = 7) -> Any:  # noqa: A002
+        return node, find, value, miss, fn, wrapper, type
+
+    @cache.cached
+    @colour.loader
+    def one(value: int) -> int:
+        return value
 
     assert colour(load(1, 2, 3, fn=9)) == colour(load(1, 2, 3, fn=9)) == (1, 2, 3, 4, 9, 6, 7)
+    assert [colour(one(1)), colour(one(1))] == [1, 1]
+    assert load.stats.hits == one.stats.hits == 1
 
 
 def test_every_kind_of_parameter_reaches_the_function(cache: Cache, colour: Colour) -> None:

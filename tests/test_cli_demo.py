@@ -55,7 +55,8 @@ def run(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
 def tour() -> dict[str, Any]:
     """What `demo --quick --json` prints, with the steps by name."""
     ended = run("demo", "--quick", "--json")
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
     document: dict[str, Any] = json.loads(ended.stdout)
     assert [step["step"] for step in document["steps"]] == STEPS
     document["steps"] = {step["step"]: step for step in document["steps"]}
@@ -104,7 +105,8 @@ def test_percentiles_are_in_order(tour: dict[str, Any]) -> None:
 
 def test_on_redis_it_tells_the_same_story_in_plain_text(redis_url: str) -> None:
     ended = run("demo", "--quick", "--url", redis_url)
-    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
     assert "\x1b" not in ended.stdout
     assert "\r" not in ended.stdout
     assert not [line for line in ended.stdout.splitlines() if line != line.rstrip()]

@@ -5,9 +5,11 @@ A flight knows neither threads nor tasks: those who wait leave a *waker*, a quic
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from threading import Lock
+from types import FrameType
 from typing import Any, Final
 
 FLYING: Final = 0
@@ -15,6 +17,13 @@ LANDED: Final = 1
 FAILED: Final = 2
 ABANDONED: Final = 3
 """The leader went away without an answer (cancelled, interrupted): whoever waited starts over."""
+
+LEADER: Final = "__cachecraft_leader__"
+"""A global that tells in which of its variables a generated function has the flight it leads.
+
+In a thread the stack knows who loads what, so a load need not write it down: reading the stack costs the one who is
+about to wait. Tasks beget tasks, so theirs is in ``current``.
+"""
 
 _lock = Lock()
 
@@ -38,7 +47,6 @@ class Flight:
     kind: Any = None
     copier: Callable[[Any], Any] | None = None
     """Where the result is to stand, for the backend that made the flight."""
-    parent: Flight | None = None
     wakers: list[Callable[[], object]] | None = None
     _awaits: tuple[Flight, ...] = ()
     """Flights that code within this load is waiting for, each as often as somebody does."""
@@ -47,6 +55,12 @@ class Flight:
     key: Any
     began: float
     """Clock seconds."""
+
+    @property
+    def parent(self) -> Flight | None:
+        """The load that this one began in, as far as ``current`` tells."""
+        outer = self.token.old_value if self.token is not None else None
+        return outer if isinstance(outer, Flight) else None
 
     @classmethod
     def of(cls, key: Any, began: float) -> Flight:
@@ -91,12 +105,11 @@ class Flight:
 
 
 current: Final[ContextVar[Flight | None]] = ContextVar("cachecraft_flight", default=None)
-"""The load in which the running code finds itself."""
+"""The load in which the running code finds itself, unless the stack tells (see ``LEADER``)."""
 
 
 def enter(flight: Flight) -> None:
     """The caller begins to run the loader of this flight."""
-    flight.parent = current.get()
     flight.token = current.set(flight)
 
 
@@ -106,7 +119,6 @@ def leave(flight: Flight) -> None:
             current.reset(flight.token)
         except ValueError:  # a coroutine finished in another context than it began in; that context ends with it
             pass
-        flight.token = None
 
 
 def may_wait(flight: Flight) -> bool:
@@ -142,11 +154,19 @@ def waited(flight: Flight) -> None:
 
 
 def _chain() -> list[Flight]:
-    chain = []
+    """The loads that the running code is part of: those of its context, and those that its stack remembers."""
+    chain: list[Flight] = []
     flight = current.get()
     while flight is not None:
         chain.append(flight)
         flight = flight.parent
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        name = frame.f_globals.get(LEADER)
+        led = frame.f_locals.get(name) if name is not None else None
+        if led is not None and led not in chain:
+            chain.append(led)
+        frame = frame.f_back
     return chain
 
 

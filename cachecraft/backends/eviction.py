@@ -1,8 +1,12 @@
-"""Which node goes when memory is full: S3-FIFO over intrusive lists; knows no key, no value and no clock.
+"""Which node goes when memory is full: S3-FIFO that finds the size of its queues; knows no value and no clock.
 
 Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. New nodes enter a
 small queue, and only what is read twice there moves on to the main one, so a scan washes through without harm. A hit
 merely counts (``node.hits``): nothing moves and nothing is locked. Callers of everything else hold the memory's lock.
+
+A tenth for the small queue is right for popularity that lasts, and loses a third of the hits where whole working sets
+come and go. So what is missed again soon after it went moves the border, as in ARC (Megiddo and Modha, FAST 2003): in
+favour of the queue that had let go of it.
 """
 
 from __future__ import annotations
@@ -13,7 +17,9 @@ from typing import Any, Final
 
 DEAD: Final = float("-inf")
 """The ``expires`` of a node that must not be served any more."""
-_MOST_HITS: Final = 3
+_MOST_HITS: Final = 2
+_LEAST_PART: Final = 0.02
+_MOST_PART: Final = 0.9
 
 
 class Node:
@@ -68,11 +74,14 @@ class Bound:
         self._small = _ring()
         self._main = _ring()
         self._in_small = 0
+        #: How much of the memory the small queue may have; in nodes, what it must have for one of its own to go.
+        self._small_part = 0.1
         self._small_share = max(1, max_entries // 10)
-        # Hashes of what went early, each in the place it falls into until another falls there. On average that is as
-        # long as in a queue, and keeping one costs a store instead of four calls.
+        # Hashes of what went, each in the place it falls into until another falls there; inverted if it was in the main
+        # queue. On average that lasts as long as in a queue of ghosts, for one store instead of four calls.
         self._ghosts: list[int | None] = [None]
         self._places = 1
+        self._missed_small = self._missed_main = 1
 
     def __len__(self) -> int:
         return self.count
@@ -86,9 +95,9 @@ class Bound:
         if self.count >= self.max_entries or size > self._most_bytes:
             old = small.next
             if (
-                type(old) is Node
+                self._in_small >= self._small_share
+                and type(old) is Node
                 and old.hits <= 1
-                and self._in_small >= self._small_share
                 and size - old.size <= self._most_bytes
                 and self.count <= self._places
             ):
@@ -113,12 +122,13 @@ class Bound:
                 size = self.bytes + node.size
         self.count += 1
         self.bytes = size
-        place = ghost % self._places
-        if self._ghosts[place] == ghost:
-            self._ghosts[place] = None
-            node.in_main = True
-            _push(self._main, node)
-            return
+        met = self._ghosts[ghost % self._places]
+        if met is not None and (met == ghost or met == ~ghost):  # noqa: PLR1714 - a tuple would be made each time
+            self._shift(ghost, met)
+            if met == ghost:
+                node.in_main = True
+                _push(self._main, node)
+                return
         node.in_main = False
         self._in_small += 1
         # _push, written out
@@ -150,6 +160,8 @@ class Bound:
         if self.count > self._places:
             self._places = min(2 * self.count, self.max_entries)
             self._ghosts = [None] * self._places
+        # Where bytes are what bounds it, this many nodes is what fits.
+        self._small_share = max(1, int(self.count * self._small_part))
         while self.count and (self.count >= self.max_entries or self.bytes + size > self._most_bytes):
             self._evict()
 
@@ -170,6 +182,8 @@ class Bound:
             else:
                 node = self._main.next
                 if not node.hits:
+                    ghost = _ghost(node)
+                    self._ghosts[ghost % self._places] = ~ghost
                     break
                 _take(node)
                 self._settle(node, min(node.hits, _MOST_HITS) - 1)
@@ -179,6 +193,22 @@ class Bound:
         self.bytes -= node.size
         self.evictions += 1
         self._evicted(node)
+
+    def _shift(self, ghost: int, met: int) -> None:
+        """One comes back that a larger queue would have kept: move the border, the further the rarer that is."""
+        self._ghosts[ghost % self._places] = None
+        if met == ghost:
+            self._missed_small += 1
+            step = max(1.0, self._missed_main / self._missed_small)
+        else:
+            self._missed_main += 1
+            step = -max(1.0, self._missed_small / self._missed_main)
+        if self._missed_small + self._missed_main > self.count:
+            # What was long ago counts less.
+            self._missed_small = self._missed_small // 2 + 1
+            self._missed_main = self._missed_main // 2 + 1
+        self._small_part = min(max(self._small_part + step / self.count, _LEAST_PART), _MOST_PART)
+        self._small_share = max(1, int(self.count * self._small_part))
 
     @staticmethod
     def _settle(node: Node, hits: int) -> None:

@@ -23,7 +23,7 @@ from cachecraft.backends.eviction import DEAD, Node
 from cachecraft.backends.isolation import SHARED, copier, replica, weigh, weigh_key
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.nodes import Copied, Named, Raised, hold
-from cachecraft.backends.quick import plain_loads
+from cachecraft.backends.quick import plain_land, plain_lead
 from cachecraft.backends.table import Lookup, Table
 
 log: Final = logging.getLogger("cachecraft")
@@ -71,7 +71,7 @@ class Local:
         table = self.table
         names: dict[str, Any] = {"table": table.shelf.nodes, "owners": table.owners, "now": self.memory.clock}
         if self.quick:
-            names["lead"], names["land"] = plain_loads(self)
+            names["lead"], names["land"] = plain_lead(self), plain_land(self)
             names["fail"] = self._wrapper_failed
         return names
 
@@ -108,7 +108,7 @@ class Local:
         self.tally.errors += 1
         self.tally.load_time += now - flight.began
         if not isinstance(error, Exception):
-            self.table.end(flight, ABANDONED, error)
+            self.table.end(flight, ABANDONED, None)
             return
         node: Node | None = None
         # A result's tags follow from the result, and here is none: no invalidation by tag would find the exception.

@@ -10,14 +10,13 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
-from cachecraft._core.calls import ATOMIC
 from cachecraft._core.flights import ABANDONED, LANDED, Flight, current
 from cachecraft.backends.eviction import Node
 from cachecraft.backends.isolation import ENTRY_BYTES
-from cachecraft.backends.table import flight_key
 
 if TYPE_CHECKING:
     from cachecraft.backends.local import Local
+    from cachecraft.backends.nodes import Shelf
 
 _LIGHT: Final = frozenset({int, float, bool, type(None), str, bytes})
 """Results that can be shared and weighed at a glance."""
@@ -26,75 +25,100 @@ Lead = Callable[..., Flight | None]
 Land = Callable[[Flight, Any], Any]
 
 
-def plain_loads(local: Local) -> tuple[Lead, Land]:
-    """``lead(key, kind, owner)``, which answers ``None`` where the flow must look closer, and ``land(flight, value)``."""
-    table, memory, tally = local.table, local.memory, local.tally
-    clock, random, bound, lock = memory.clock, memory.random, memory.bound, memory.lock
-    board, nodes, own, shelves = table.flights, table.shelf.nodes, table.shelf, table.shelves
-    owned, most = table.subject.owned, bound.max_bytes or sys.maxsize
-    lifetime = local.lifetime
-    enter, leave, path, getsizeof = current.set, current.reset, current.get, sys.getsizeof
+def plain_lead(local: Local) -> Lead:
+    """``lead(key, kind, owner)``: the flight the caller is to lead, or ``None`` where the flow must look closer."""
+    table, clock = local.table, local.memory.clock
+    board, own, shelves, owned = table.flights, table.shelf, table.shelves, table.subject.owned
 
     def lead(key: Any, kind: object, owner: object = None) -> Flight | None:
-        if table.wired or not (kind in ATOMIC if kind is not None else ATOMIC.issuperset(key[len(key) // 2 :])):
+        if table.wired:
             return None
-        shelf, mine = own, nodes
-        if owned:
-            found = shelves.get(id(owner))
-            if found is None or not found.belongs_to(owner):
-                return None
-            shelf, mine = found, found.nodes
-        flight = Flight()
+        shelf: Shelf | None
+        place: Any
         # flight_key, written out
-        flight.key = place = (key, kind) if shelf is own and kind is not None else flight_key(shelf, key, kind)
+        if owned:
+            shelf = shelves.get(id(owner))
+            if shelf is None or shelf.owner() is not owner:  # type: ignore[misc]  # those in shelves have one
+                return None
+            place = shelf.serial, key, kind
+        else:
+            shelf = own
+            place = key if kind is None else (key, kind)
+        flight = Flight()
+        flight.key = place
+        flight.call_key = key
+        flight.kind = kind
+        flight.shelf = shelf
+        flight.began = now = clock()
+        # These say what the class says, but are found sooner.
+        flight.void = False
+        flight.wakers = flight.token = None
         if board.setdefault(place, flight) is not flight:
             return None
-        flight.began = now = clock()
-        node = mine.get(key)
+        node = shelf.nodes.get(key)
         if node is not None and (node.kind is not kind or node.expires > now):
             # Somebody landed between the wrapper's look and ours, or another kind of argument sits in this place.
             table.end(flight, ABANDONED, None)
             return None
-        flight.call_key = key
-        flight.kind = kind
-        flight.shelf = shelf
-        flight.parent = path()
-        flight.token = enter(flight)
         return flight
+
+    return lead
+
+
+def plain_land(local: Local) -> Land:
+    """``land(flight, value)``: what ``Local.land`` does, and as quickly as can be where there is little to do."""
+    table, memory, tally = local.table, local.memory, local.tally
+    clock, random, bound, lock = memory.clock, memory.random, memory.bound, memory.lock
+    board, leave, admit = table.flights, current.reset, bound.admit
+    most = bound.max_bytes or sys.maxsize
+    lifetime = local.lifetime
+    low, span = (lifetime.low, lifetime.span) if lifetime is not None else (0.0, 0.0)
+    light = _LIGHT if lifetime is not None and local.policy.when is None else frozenset[type]()
+    acquire, release, held = lock.acquire, lock.release, lock._is_owned  # type: ignore[attr-defined]  # see below
 
     def land(flight: Flight, value: Any) -> Any:
         tally.misses += 1
-        if type(value) not in _LIGHT or lifetime is None or local.policy.when is not None or table.wired:
+        if type(value) not in light:
             return local.land(flight, value)
         now = clock()
-        try:
-            leave(flight.token)  # type: ignore[arg-type]  # set by lead
-        except ValueError:
-            pass  # a coroutine that ended in another context than it began in
+        if flight.token is not None:
+            try:
+                leave(flight.token)
+            except ValueError:
+                pass  # a coroutine that ended in another context than it began in
         tally.loads += 1
         tally.load_time += now - flight.began
         node = Node()
         node.value = value
-        node.expires = now + lifetime.low + lifetime.span * random()
+        node.expires = now + low + span * random()
         node.key = key = flight.call_key
         node.kind = flight.kind
         node.shelf = shelf = flight.shelf
-        node.size = getsizeof(value) + ENTRY_BYTES
+        node.size = size = value.__sizeof__() + ENTRY_BYTES
         node.hits = 0
-        with lock:
-            if flight.void or node.size > most:
+        # ``with lock``, at half its price. A signal may raise as soon as the lock is ours: hence inside the ``try``.
+        try:
+            acquire()
+            if flight.void:
                 tally.store_lost += 1
-            elif table.wired or key in shelf.nodes:
-                table.put(node)
             else:
-                bound.admit(node)
-                shelf.nodes[key] = node
-            if board.get(flight.key) is flight:
-                del board[flight.key]
+                if size > most:
+                    tally.refused += 1
+                elif table.wired or key in shelf.nodes:
+                    table.put(node)
+                else:
+                    admit(node)
+                    shelf.nodes[key] = node
+                board.pop(flight.key, None)  # a flight that is not void is on the board, and nobody else in its place
+        except BaseException:
+            if held():
+                release()
+            raise
+        release()
         flight.result = value
         flight.state = LANDED
         if flight.wakers is not None:
             flight.settle(LANDED, value)
         return value
 
-    return lead, land
+    return land

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -75,8 +76,8 @@ class Table:
         self.subject = subject
         self.prefix = prefix
         self.shelf = Shelf(self, memory.names if subject.explicit else {})
-        #: Nodes by ``id`` of the object they belong to: what the wrapper of a method looks into.
-        self.owners: dict[int, dict[Any, Node]] = {}
+        #: How to get a node by call key, by ``id`` of the object it belongs to: what the wrapper of a method asks.
+        self.owners: dict[int, Callable[[Any], Node | None]] = {}
         self.shelves: dict[int, Shelf] = {}
         #: Functions that share keys share their loads.
         self.flights: dict[Any, Flight] = memory.flights if subject.explicit else {}
@@ -131,7 +132,7 @@ class Table:
                 " '__weakref__' to its __slots__"
             ) from None
         self.shelves[id(owner)] = self._prepare(grave, shelf)
-        self.owners[id(owner)] = shelf.nodes
+        self.owners[id(owner)] = shelf.nodes.get
         return shelf
 
     def bury_with(self, function: object) -> None:
@@ -186,6 +187,7 @@ class Table:
             if self.flights.get(flight.key) is flight:
                 del self.flights[flight.key]
         flight.settle(state, result)
+        flight.lookup = None  # with the arguments in it: whatever the loader left running remembers its flight
         return stored
 
     def put(self, node: Node) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from cachecraft._core.effects import Acquire, Effect, Flow, Join, Load, Remote, Sleep, Spawn
+from cachecraft._core.effects import Acquire, Effect, Fetch, Flow, Join, Load, Remote, Sleep, Spawn
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import FLYING
 from tests.simulation.network import Cancelled, Point, Steps, Waiting, perform
@@ -28,6 +28,8 @@ class Caller:
         self.frozen = False
         self.acknowledged = True
         """Whether Redis has answered the last that it was asked."""
+        self.asked = 0
+        """When it last asked Redis what it now relies on."""
         self.context = Context()
         self._life = life(self)
         self.point: Point | None = next(self._life)
@@ -97,13 +99,15 @@ class Caller:
 
     def _perform(self, effect: Effect[Any], kind: str, key: str) -> Steps:
         if isinstance(effect, Remote):
+            if isinstance(effect, (Acquire, Fetch)):
+                self.asked = self.world.ledger.moment
             return (yield from perform(self, effect, forced=kind in (FORCED, PUT)))
         if isinstance(effect, Join):
             if effect.flight.state != FLYING:
                 return effect.patience
             return (yield Waiting("join", effect.flight, effect.patience))
         if isinstance(effect, Spawn):
-            return self.world.spawn(self.process, effect.flow, key)
+            return self.world.spawn(self, effect.flow, key)
         assert isinstance(effect, Sleep)
         yield Point("nap")
         return None
@@ -114,7 +118,7 @@ class Caller:
             kind = "alone"
             if not (excused or self.world.alone_is_fine):
                 self.world.ledger.violated(f"{self.name} loads {key} alone, and nothing has forced it to")
-        return (yield from effect.call(kind))
+        return (yield from effect.call(self, kind))  # type: ignore[call-arg]  # a loader of this world
 
     def __repr__(self) -> str:
         return f"{self.name} at {self.point.label if self.point else 'the end'}"

@@ -40,10 +40,10 @@ def stamp_evicted(world: World) -> Iterator[Move]:
 
 
 def aged(world: World) -> Iterator[Move]:
-    """An entry passes its ttl, and is kept a while longer."""
+    """An entry comes to the end of its ttl, then passes it: it is kept for 50 seconds more."""
     for key, (_, left) in world.redis.data.items():
         if not key.startswith(PREFIX.encode() + b"~") and left > 40_000:
-            yield f"{key.decode()} is past its ttl", partial(world.redis.age, key, 40_000 if left <= 115_000 else 115_000)
+            yield f"{key.decode()} grows old", partial(world.redis.age, key, 60_000 if left > 60_000 else 40_000)
 
 
 def lost(world: World) -> Iterator[Move]:

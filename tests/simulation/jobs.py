@@ -27,13 +27,13 @@ def wire(name: str) -> str:
 
 
 def begin(caller: Caller, name: str, kind: str) -> Loading:
-    return caller.world.ledger.begin(wire(name), kind, caller.process.place.seek((name,)).wanted)
+    return caller.world.ledger.begin(wire(name), kind, caller.process.place.seek((name,)).wanted, caller.asked)
 
 
-def loader(caller: Caller, name: str) -> Callable[[str], Steps]:
+def loader(name: str) -> Callable[[Caller, str], Steps]:
     """A loader that answers the number of its load, or raises it."""
 
-    def load(kind: str) -> Steps:
+    def load(caller: Caller, kind: str) -> Steps:
         loading = begin(caller, name, kind)
         try:
             fails = yield Point("load")
@@ -54,7 +54,7 @@ def _named(job: Job, name: str) -> Job:
 def read(name: str) -> Job:
     def job(caller: Caller) -> Steps:
         floor = caller.world.ledger.floors[wire(name)]
-        flow = caller.process.place.recall((name,), loader(caller, name))
+        flow = caller.process.place.recall((name,), loader(name))
         try:
             value = yield from caller.drive(flow, READ, wire(name))
         except (LoaderError, Remembered) as error:
@@ -77,7 +77,7 @@ def peek(name: str) -> Job:
 def renew(name: str) -> Job:
     def job(caller: Caller) -> Steps:
         floor = caller.world.ledger.floors[wire(name)]
-        flow = caller.process.place.renew((name,), loader(caller, name))
+        flow = caller.process.place.renew((name,), loader(name))
         try:
             value = yield from caller.drive(flow, FORCED, wire(name))
         except (LoaderError, Remembered) as error:
@@ -93,6 +93,7 @@ def put(name: str) -> Job:
     def job(caller: Caller) -> Steps:
         ledger = caller.world.ledger
         loading = begin(caller, name, PUT)
+        loading.running = False
 
         def made() -> None:
             loading.version = ledger.version
@@ -109,7 +110,7 @@ def write(name: str) -> Job:
         ledger = caller.world.ledger
         committed: list[Loading] = []
 
-        def run(kind: str) -> Steps:
+        def run(caller: Caller, kind: str) -> Steps:
             yield Point("load")
             ledger.commit()
             committed.append(begin(caller, name, FORCED))

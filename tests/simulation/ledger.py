@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.simulation.caller import PUT, READ, REFRESH
+from tests.simulation.caller import READ, REFRESH
 
 
 class Violation(AssertionError):
@@ -24,11 +24,12 @@ class Loading:
     number: int
     key: str
     kind: str
-    tags: frozenset[str]
+    grounds: frozenset[str]
+    """What it rests on in Redis: its placeholder or the entry it refreshes, its stamps, its claim."""
     version: int
+    asked: int
+    """When its caller asked for the lease."""
     running: bool = True
-    excused: str = ""
-    """Why another loader may run beside it."""
 
     def __repr__(self) -> str:
         return f"{self.kind} load {self.number} of {self.key} (version {self.version})"
@@ -41,8 +42,11 @@ class Ledger:
     floors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """By key: values of a smaller version were invalidated, and that has returned."""
     violations: list[str] = field(default_factory=list)
+    moment: int = 0
     served: int = 0
     invalidated: int = 0
+    _taken: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    _all_taken: int = 0
 
     # -- P1: fresh after invalidation -----------------------------------------------------------------------------------
 
@@ -66,34 +70,34 @@ class Ledger:
 
     # -- P2: one load -----------------------------------------------------------------------------------------------------
 
-    def begin(self, key: str, kind: str, tags: tuple[str, ...]) -> Loading:
+    def begin(self, key: str, kind: str, tags: tuple[str, ...], asked: int) -> Loading:
         """A loader starts to run, and sees the truth as it is.
 
-        Two may run for one key only if one of them is *excused*: its lease or the entry it refreshes is gone, by
-        expiry, eviction or a restart; an invalidation took it; somebody forces a load or writes. Who loads alone, out
-        of patience or without Redis, has no lease, and does not count; nor does who was told to load anew.
+        Two may run for one key only if one of them has lost its grounds since it asked for its lease: by expiry,
+        eviction or a restart, by an invalidation, or because somebody forced a load or wrote. Who loads alone, out of
+        patience or without Redis, has no lease, and does not count; nor does who was told to load anew.
         """
-        load = Loading(len(self.loads), key, kind, frozenset(tags), self.version)
+        grounds = {key, *tags, f"{key}~r"} if kind == REFRESH else {key, *tags}
+        load = Loading(len(self.loads), key, kind, frozenset(grounds), self.version, asked)
         self.loads.append(load)
         if kind in (READ, REFRESH):
             for other in self.loads[:-1]:
-                if other.running and not other.excused and other.key == key and other.kind in (READ, REFRESH):
-                    self.violated(f"P2: {load} runs beside {other}")
-        if kind == PUT:
-            load.running = False
+                if other.running and other.key == key and other.kind in (READ, REFRESH):
+                    if not (self._groundless(other) or self._groundless(load)):
+                        self.violated(f"P2: {load} runs beside {other}")
         return load
 
-    def excuse_key(self, key: str | bytes, why: str = "forced") -> None:
-        name = key.decode() if isinstance(key, bytes) else key
-        for load in self.loads:
-            if load.running and (
-                name == load.key or name in load.tags or (name == f"{load.key}~r" and load.kind == REFRESH)
-            ):
-                load.excused = load.excused or why
+    def taken(self, key: str | bytes) -> None:
+        """A key was removed, or its lease seized."""
+        self.moment += 1
+        self._taken[key.decode() if isinstance(key, bytes) else key] = self.moment
 
-    def excuse_all(self, why: str) -> None:
-        for load in self.loads:
-            load.excused = load.excused or why
+    def all_taken(self) -> None:
+        self.moment += 1
+        self._all_taken = self.moment
+
+    def _groundless(self, load: Loading) -> bool:
+        return max(self._all_taken, *(self._taken[key] for key in load.grounds)) > load.asked
 
     def violated(self, what: str) -> None:
         # Kept, since a flow may take an exception raised beneath it for the loader's.

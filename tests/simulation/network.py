@@ -10,14 +10,14 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError
 
 from cachecraft._core.effects import Remote, Sweep
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import FLYING, Flight
-from cachecraft.backends.commands import PLANS, Command
+from cachecraft.backends.commands import PLANS, SCRIPTS, Command, Plan
 from cachecraft.backends.redis import _sweep
-from cachecraft.backends.transports import _answered, _in_full
+from cachecraft.backends.transports import Talk
 
 if TYPE_CHECKING:
     from tests.simulation.caller import Caller
@@ -85,12 +85,12 @@ def execute(line: Line, command: Command, *, forced: bool) -> Any:
     if not line.alive():
         raise BackendError("connection lost")
     if forced and command[0] in ("EVALSHA", "EVAL"):
-        world.ledger.excuse_key(command[3])
+        world.ledger.taken(command[3])
     if world.listener is not None:
         world.listener(command)
     try:
         return world.redis.execute(command)
-    except ResponseError as error:
+    except NoScriptError as error:
         return error
 
 
@@ -147,36 +147,18 @@ def perform(caller: Caller, effect: Remote[Any], *, forced: bool = False) -> Ste
 
 def _exchange(process: Process, effect: Remote[Any], forced: bool) -> Steps:
     if isinstance(effect, Sweep):
-        return (yield from _talk(process, _sweep(effect), forced))
-    plan = process.world.plans.get(type(effect)) or PLANS[type(effect)]
-    return plan.answer(effect, (yield from _pipeline(process, plan.commands(effect), forced)))
-
-
-def _talk(process: Process, talk: Generator[list[Command], Any, Any], forced: bool) -> Steps:
-    replies = None
-    try:
-        while True:
-            replies = yield from _pipeline(process, talk.send(replies), forced)
-    except StopIteration as end:
-        return end.value
-
-
-def _pipeline(process: Process, commands: Sequence[Command], forced: bool) -> Steps:
+        talk: Talk = _sweep(effect)
+    else:
+        plan = process.world.plans.get(type(effect)) or PLANS[type(effect)]
+        talk = _once(plan, effect)
     line = yield from _connection(process)
-    replies = yield from _over(line, commands, forced)
-    for at in _answered(commands, replies):
-        replies[at] = (yield from _over(line, [_in_full(commands[at])], forced))[0]
-        _answered((), [replies[at]])
+    answer = yield from _hold(line, talk, forced)
     process.idle.append(line)
-    return replies
+    return answer
 
 
-def _over(line: Line, commands: Sequence[Command], forced: bool = False) -> Steps:
-    replies = []
-    for at in range(len(commands)):
-        replies.append((yield Sending(commands[at][0], line, commands[at:], forced)))
-    yield Point("reply")
-    return replies
+def _once(plan: Plan, effect: Remote[Any]) -> Talk:
+    return plan.answer(effect, (yield plan.commands(effect)))
 
 
 def _connection(process: Process) -> Steps:
@@ -185,10 +167,32 @@ def _connection(process: Process) -> Steps:
         if line.alive():
             return line
     line = Line(process.world, process.world.redis.run)
-    fence = process.backend._fence()
-    reply = None
+    yield from _hold(line, process.backend._fence(), forced=False)
+    return line
+
+
+def _hold(line: Line, talk: Talk, forced: bool) -> Steps:
+    """A conversation over one connection, as the transports hold it."""
+    replies = None
     try:
         while True:
-            reply = (yield from _over(line, fence.send(reply)))[0]
-    except StopIteration:
-        return line
+            replies = yield from _round_trip(line, talk.send(replies), forced)
+    except StopIteration as end:
+        return end.value
+
+
+def _round_trip(line: Line, commands: Sequence[Command], forced: bool) -> Steps:
+    replies = yield from _over(line, commands, forced)
+    for at, reply in enumerate(replies):
+        if isinstance(reply, NoScriptError):  # the script's text goes after all the rest, which has been sent by then
+            _, sha, *rest = commands[at]
+            (replies[at],) = yield from _over(line, [("EVAL", SCRIPTS[sha].source, *rest)], forced)
+    return replies
+
+
+def _over(line: Line, commands: Sequence[Command], forced: bool) -> Steps:
+    replies = []
+    for at in range(len(commands)):
+        replies.append((yield Sending(commands[at][0], line, commands[at:], forced)))
+    yield Point("reply")
+    return replies

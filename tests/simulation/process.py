@@ -58,7 +58,7 @@ FLAVOURS: Final = {
     "result": Flavour(tags=_by_result),
     "stale": Flavour(options={"stale": 50, "refresh_ahead": 20}),
     "grace": Flavour(options={"grace": 50}),
-    "remembered": Flavour(options={"cache_errors": {Remembered: 60}, "stale": 30}),
+    "remembered": Flavour(options={"cache_errors": {Remembered: 60}, "stale": 50}),
     "result, stale": Flavour(tags=_by_result, options={"stale": 50}),
 }
 _MADE: Final = {kind: (flavour.subject("f"), flavour.policy) for kind, flavour in FLAVOURS.items()}

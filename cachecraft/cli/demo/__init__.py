@@ -17,8 +17,10 @@ def demo(
 ) -> None:
     """A guided tour: real SQL under concurrent load, one feature at a time.
 
-    At each step it shows how many queries reached the database, how long the callers waited, and how many answers
-    were out of date. It puts load on the cache, so it goes where --url says and does not ask the environment.
+    Each step shows the queries that reached the database, what callers waited,
+    and how many answers were out of date.
+
+    It puts load on the cache, so it goes where --url says; the environment is not asked.
     """
     from cachecraft.cli.demo.tour import tour
 

@@ -1,0 +1,281 @@
+"""The way to Redis for tasks: one connection an event loop, on which the questions of one tick leave together.
+
+Nobody owns the connection, so nobody can leave it in a bad state: a caller that is cancelled lets go of its future, and the
+reply is read and dropped in its turn. No task runs here, so none is left over when a loop ends. It knows commands and
+replies, no entry and no key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import Any, Final
+
+import hiredis
+import redis
+import redis.asyncio.connection as aredis
+
+from cachecraft._core.errors import BackendError, BackendTimeout
+from cachecraft.backends.commands import Command
+from cachecraft.backends.transports import Dialling, Talk, answered, failure, in_full
+
+_MOST_WAITING: Final = 20_000
+
+
+class _Question:
+    """Commands on their way, and the replies so far."""
+
+    __slots__ = ("answer", "count", "deadline", "replies")
+
+    def __init__(self, answer: asyncio.Future[list[Any]], count: int, deadline: float) -> None:
+        self.answer = answer
+        self.count = count
+        self.deadline = deadline
+        self.replies: list[Any] = []
+
+
+class Pipe(asyncio.Protocol):
+    """One connection. Replies come in the order of the questions; whatever breaks that order ends it for all."""
+
+    def __init__(self, dialling: Dialling) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeout = dialling.timeout
+        self._reader = hiredis.Reader()
+        self._questions: deque[_Question] = deque()
+        self._outbox: list[bytes] = []
+        self._transport: asyncio.Transport | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self.open = False
+        self.fences = -1
+        """For how many namespaces it was greeted."""
+
+    def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """Send commands with all that this tick sends; the future gets their replies, refusals among them."""
+        if not self.open:
+            raise BackendError("Redis: the connection is lost")
+        if len(self._questions) >= _MOST_WAITING:
+            raise BackendTimeout(f"Redis: {_MOST_WAITING} questions are waiting for an answer already")
+        if not self._outbox:
+            self._loop.call_soon(self._flush)
+        self._outbox.extend(map(hiredis.pack_command, commands))
+        question = _Question(self._loop.create_future(), len(commands), self._loop.time() + self._timeout)
+        self._questions.append(question)
+        if self._timer is None:
+            self._timer = self._loop.call_at(question.deadline, self._check)
+        return question.answer
+
+    def _flush(self) -> None:
+        if self._transport is not None:
+            self._transport.write(b"".join(self._outbox))
+        self._outbox.clear()
+
+    def _check(self) -> None:
+        """The oldest question is due. If it has no answer, none of the later ones will come in time either."""
+        self._timer = None
+        if not self._questions:
+            return
+        due = self._questions[0].deadline
+        if due <= self._loop.time():
+            self.end(BackendTimeout(f"Redis: no answer within {self._timeout} seconds"))
+        else:
+            self._timer = self._loop.call_at(due, self._check)
+
+    def end(self, error: BackendError) -> None:
+        """Hang up. Whoever waits is told why."""
+        self.open = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._transport is not None:
+            self._transport.abort()
+        questions, self._questions = self._questions, deque()
+        for question in questions:
+            if not question.answer.done():
+                question.answer.set_exception(error)
+                question.answer.exception()  # nobody may be there any more to look at it
+
+    # -- what asyncio calls -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # a stream's transport
+        self.open = True
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not False:
+                question = self._questions[0]
+                question.replies.append(reply)
+                if len(question.replies) == question.count:
+                    self._questions.popleft()
+                    if not question.answer.done():
+                        question.answer.set_result(question.replies)
+        except Exception as error:  # no RESP, or a reply that nobody asked for: the order is lost
+            self.end(failure(error))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.end(failure(exc) if exc is not None else BackendError("Redis: the server closed the connection"))
+
+    def __repr__(self) -> str:
+        return f"<Pipe {'open' if self.open else 'closed'}, {len(self._questions)} questions>"
+
+
+class _Line:
+    """What one event loop has: its pipe, and a lock so that only one of its tasks dials."""
+
+    def __init__(self) -> None:
+        self.pipe: Pipe | None = None
+        self.dialling = asyncio.Lock()
+        self.end: AsyncGenerator[None, None] | None = None
+
+
+class AsyncTransport:
+    """For tasks: commands and conversations over the pipe of the running loop."""
+
+    def __init__(self, dialling: Dialling, greet: Callable[[], Talk]) -> None:
+        self._dialling = dialling
+        self._greet = greet
+        """What to say first on each new connection."""
+        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = weakref.WeakKeyDictionary()
+        self.fences = 0
+        """How many namespaces are to be fenced; a pipe greeted for fewer is greeted again before it is used."""
+
+    def after_fork(self) -> None:
+        """In a forked child: to collect the parent's connections would unregister them from the epoll both share."""
+        _inherited.append(list(self._lines.items()))
+        self._lines = weakref.WeakKeyDictionary()
+
+    async def execute(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands in one go, and return all replies.
+
+        Raises:
+            BackendError: anything went wrong, within the deadline.
+        """
+        line = self._lines.get(asyncio.get_running_loop())
+        pipe = line.pipe if line is not None else None
+        try:
+            if pipe is None or not pipe.open or pipe.fences != self.fences:
+                pipe = await self._connected()
+            return await _exchange(pipe, commands)
+        except Exception as error:
+            raise failure(error) from error
+
+    async def converse(self, talk: Talk) -> Any:
+        """Hold a conversation over one connection, so that it has all been with the same server.
+
+        Raises:
+            BackendError: as ``execute``.
+        """
+        try:
+            return await _hold(await self._connected(), talk)
+        except Exception as error:
+            raise failure(error) from error
+
+    async def _connected(self) -> Pipe:
+        line = await self._line()
+        async with asyncio.timeout(self._dialling.connect_timeout + self._dialling.timeout), line.dialling:
+            pipe = line.pipe
+            if pipe is None or not pipe.open:
+                pipe = await self._dial()
+            if pipe.fences != self.fences:
+                fences = self.fences  # a namespace that comes while we greet is not greeted for
+                try:
+                    await _hold(pipe, self._greet())
+                except BaseException:
+                    pipe.end(BackendError("Redis: the greeting failed"))
+                    raise
+                pipe.fences = fences
+            line.pipe = pipe
+            return pipe
+
+    async def _line(self) -> _Line:
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(loop)
+        if line is None:
+            line = self._lines[loop] = _Line()
+            # asyncio.run ends asynchronous generators before it closes the loop: that is our moment to hang up.
+            line.end = _at_the_end(line)
+            await line.end.asend(None)
+        return line
+
+    async def _dial(self) -> Pipe:
+        options: Any = aredis.parse_url(self._dialling.url)
+        loop = asyncio.get_running_loop()
+
+        def make() -> Pipe:
+            return Pipe(self._dialling)
+
+        async with asyncio.timeout(self._dialling.connect_timeout):
+            if "path" in options:
+                _, pipe = await loop.create_unix_connection(make, options["path"])
+            else:
+                secure = options.get("connection_class") is aredis.SSLConnection
+                # redis-py's own reading of the ssl_* options of the URL.
+                context = aredis.SSLConnection(**options).ssl_context.get() if secure else None
+                host, port = options.get("host", "localhost"), int(options.get("port", 6379))
+                _, pipe = await loop.create_connection(make, host, port, ssl=context)
+        try:
+            await _exchange(pipe, _introduction(options))
+        except BaseException:
+            pipe.end(BackendError("Redis: the connection was given up"))
+            raise
+        return pipe
+
+    async def aclose(self) -> None:
+        """Hang up on the running loop; other loops hang up when they end."""
+        line = self._lines.pop(asyncio.get_running_loop(), None)
+        if line is not None and line.end is not None:
+            await line.end.aclose()
+
+    def __repr__(self) -> str:
+        return f"<AsyncTransport: {[line.pipe for line in self._lines.values()]}>"
+
+
+_inherited: Final[list[Any]] = []
+
+
+def _introduction(options: dict[str, Any]) -> list[Command]:
+    commands: list[Command] = []
+    if options.get("password"):
+        login = [options["username"]] if options.get("username") else []
+        commands.append(("AUTH", *login, options["password"]))
+    if options.get("db"):
+        commands.append(("SELECT", int(options["db"])))
+    return commands or [("PING",)]
+
+
+async def _exchange(pipe: Pipe, commands: Sequence[Command]) -> list[Any]:
+    replies = await pipe.ask(commands)
+    again = answered(replies)
+    if again:
+        for at, reply in zip(again, await pipe.ask([in_full(commands[at]) for at in again]), strict=True):
+            answered([reply])
+            replies[at] = reply
+    return replies
+
+
+async def _hold(pipe: Pipe, talk: Talk) -> Any:
+    try:
+        commands = next(talk)
+        while True:
+            try:
+                replies = await _exchange(pipe, commands)
+            except redis.exceptions.ResponseError as error:
+                commands = talk.throw(error)
+            else:
+                commands = talk.send(replies)
+    except StopIteration as end:
+        return end.value
+
+
+async def _at_the_end(line: _Line) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        if line.pipe is not None:
+            line.pipe.end(BackendError("Redis: the event loop ends"))
+            with contextlib.suppress(RuntimeError):
+                await asyncio.sleep(0)  # the loop closes the socket in its next turn
