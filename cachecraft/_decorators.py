@@ -378,22 +378,23 @@ class Write:
             if each.cache.enabled
         ]
         known = arguments if outcome is None else {"result": outcome[0], **arguments}
-        return [*jobs, *((self.cache, _later_flow(job)) for job in self._drops(known) if self.cache.enabled)]
+        drops = self._drops(known) if self.cache.enabled else ()
+        return [*jobs, *((self.cache, _later_flow(drop)) for drop in drops)]
 
     def _drops(self, known: dict[str, Any]) -> Iterator[Callable[[], Flow[Any]]]:
         """What the templates say to drop; without a result, those that need none."""
-        keeper, prefix = self.cache.keeper, prefix_of(self.cache.namespace)
+        cache, prefix = self.cache, prefix_of(self.cache.namespace)
 
         def usable(templates: list[Template]) -> list[Template]:
             return [each for each in templates if "result" in known or "result" not in each.names]
 
         for key in usable(self.keys):
-            yield lambda key=key: keeper.delete(prefix + key.render(known))
+            yield lambda key=key: cache.keeper.delete(prefix + key.render(known))
         for pattern in usable(self.patterns):
-            yield lambda pattern=pattern: keeper.sweep(prefix, pattern.render(known))
+            yield lambda pattern=pattern: cache.keeper.sweep(prefix, pattern.render(known))
         tags = usable(self.tags)
         if tags:
-            yield lambda: keeper.untag(prefix, [rendered_tag(tag, known) for tag in tags])
+            yield lambda: cache.keeper.untag(prefix, [rendered_tag(tag, known) for tag in tags])
 
     def report(self, errors: list[Exception], outcome: tuple[Any] | None) -> None:
         """Invalidations failed. The caller hears of it, unless there is an error already that it must hear of."""

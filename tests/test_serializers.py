@@ -352,8 +352,14 @@ def test_a_dataclass_that_would_lose_attributes_is_refused(packer: MsgpackSerial
     class Slotted(Base):
         x: int
 
+    class Loose(Point):  # has a __dict__, for want of __slots__
+        pass
+
     packer.register(Slotted)
-    extra, slotted = Address("Rome"), Slotted(1)
+    packer.register(Loose)
+    extra, slotted, loose = Address("Rome"), Slotted(1), Loose(1)
+    assert survives(packer, loose)
+    loose.label = "x"  # type: ignore[attr-defined]
     assert survives(packer, slotted)
     extra.cached = 1  # type: ignore[attr-defined]
     slotted.hidden = 1  # type: ignore[attr-defined]
@@ -361,6 +367,8 @@ def test_a_dataclass_that_would_lose_attributes_is_refused(packer: MsgpackSerial
         packer.dumps(extra)
     with pytest.raises(UnserializableError, match=r"Slotted.*hidden"):
         packer.dumps(slotted)
+    with pytest.raises(UnserializableError, match=r"Loose.*label"):
+        packer.dumps(loose)
 
 
 def test_a_dataclass_with_an_unset_field_is_refused(packer: MsgpackSerializer) -> None:
@@ -420,6 +428,14 @@ def test_what_takes_more_than_max_bytes_is_refused_both_ways(packer: MsgpackSeri
         small.dumps("x" * 100)
     with pytest.raises(CorruptError, match="max_bytes"):
         small.loads(packer.dumps("x" * 100))
+
+
+def test_a_value_of_as_many_parts_as_bytes_is_stored_however_it_nests() -> None:
+    value: object = [bytearray(), list(range(100)) * 9]
+    for key in range(20):
+        value = {key: value, "k": (value,)} if key < 3 else {key: value}
+    size = len(MsgpackSerializer().dumps(value))
+    assert survives(MsgpackSerializer(max_bytes=size), value)
 
 
 def test_what_holds_more_than_max_objects_is_refused_both_ways(packer: MsgpackSerializer) -> None:
@@ -532,6 +548,14 @@ def test_entries_of_a_class_whose_fields_changed_are_not_read_into_the_wrong_one
     for fields in (("height", "width"), ("width",), ("width", "height", "depth")):
         with pytest.raises(CorruptError, match="fields"):
             MsgpackSerializer(types=[version(*fields)]).loads(stored)
+
+
+@pytest.mark.parametrize("items", [[], [1], [1, 2, 3]], ids=repr)
+def test_an_entry_with_other_than_one_item_per_field_is_corrupt(packer: MsgpackSerializer, items: list[object]) -> None:
+    for name in ("Point(x,y)", "Money(cents,currency)"):
+        with pytest.raises(CorruptError):
+            packer.loads(packed_instance(f"{__name__}:{name}", items))
+        assert packer.loads(packed_instance(f"{__name__}:{name}", [1, 2]))
 
 
 def test_values_of_a_class_that_was_reloaded_are_refused_not_swapped() -> None:

@@ -48,7 +48,7 @@ THROTTLE: Final = 1.0
 _FIRST_PAUSE: Final = 0.002
 _PAUSE: Final = 0.05
 _TRIES: Final = 8
-"""How often to go on when others keep changing the key under our hands; then the caller loads for itself."""
+"""How often on end to find the key changed under our hands, with nobody to wait for; then the caller loads for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,8 @@ class RemotePlace(Protocol):
     """Loads this process leads, by token."""
     watches: dict[bytes, Flight]
     """Loads elsewhere that somebody here is watching."""
-    refreshing: dict[str, Flight]
+    refreshing: dict[bytes, Flight]
+    """Refreshes under way here, by the handle of the entry that they are to replace."""
 
     def seek(self, values: Any) -> Seek: ...
     def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight: ...
@@ -103,7 +104,7 @@ class RemotePlace(Protocol):
     def pack_error(
         self, seek: Seek, stamps: tuple[bytes, ...], token: bytes, error: Exception, cost: float
     ) -> tuple[bytes, float] | None: ...
-    def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...]: ...
+    def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...] | None: ...
     def hold(self, key: str, held: bytes, lease: float) -> Lease: ...
     def copier(self, value: Any) -> Callable[[Any], Any] | None: ...
     def failed(self, error: BaseException) -> None: ...
@@ -133,12 +134,7 @@ _ALONE: Final = object()
 def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
     """Answer a call: with what is kept if that may be served, else with what the loader returns."""
     seek = place.seek(values)
-    try:
-        decision = yield from _decide(place, seek, run)
-    except BackendError as error:
-        place.failed(error)
-        place.tally.misses += 1
-        decision = _ALONE
+    decision = yield from _decide(place, seek, run)
     # The loader runs out here, where its own errors cannot be mistaken for the store's.
     if isinstance(decision, _Won):
         return (yield from _lead(place, seek, decision, run))
@@ -151,32 +147,42 @@ def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
 
 def _decide(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
     """What to do: a function that hands out the value, a lease to load under, an old value to fall back on, or alone."""
-    patience = place.policy.wait
     counted = False
-    sight = yield from look(place, seek)
-    for _ in range(_TRIES):
-        if sight.verdict is Verdict.FRESH:
-            place.tally.hits += not counted
-            return sight.take
-        if sight.verdict in (Verdict.EARLY, Verdict.STALE):
-            yield from _refresh_behind(place, seek, sight, run)
-            place.tally.hits += 1
-            place.tally.stale += sight.verdict is Verdict.STALE
-            return sight.take
-        if not counted:
+    try:
+        sight = yield from look(place, seek)
+        if sight.verdict in (Verdict.MISS, Verdict.GRACE):
             counted = True
             place.tally.misses += 1
             place.tally.reasons[sight.reason] += 1
+        return (yield from _settle(place, seek, sight, run, counted))
+    except BackendError as error:
+        place.failed(error)
+        place.tally.misses += not counted
+        return _ALONE
+
+
+def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool) -> Flow[Any]:
+    """Go on from a first sight until there is something to decide on; others may change it under our hands."""
+    patience, tries = place.policy.wait, _TRIES
+    while tries:
+        if sight.verdict is Verdict.FRESH:
+            place.tally.hits += not missed
+            return sight.take
+        if sight.verdict in (Verdict.EARLY, Verdict.STALE):
+            yield from _refresh_behind(place, seek, sight, run)
+            place.tally.hits += not missed
+            place.tally.stale += sight.verdict is Verdict.STALE
+            return sight.take
         if sight.verdict is Verdict.GRACE:
             return sight
         if sight.loading is None:
             found = yield from _acquire(place, seek, sight)
             if isinstance(found, _Won):
                 return found
-            sight = found
+            sight, tries = found, tries - 1
             continue
         flight = place.flights.get(sight.loading)
-        if flight is None:
+        if flight is None or flight.state == ABANDONED:  # its placeholder is about to go
             patience = yield from _watch(place, seek, sight.loading, patience)
         elif flights.may_wait(flight):
             patience = yield from _join(place, flight, patience)
@@ -189,7 +195,7 @@ def _decide(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
         if patience <= 0:
             place.tally.wait_timeouts += 1
             return _ALONE
-        sight = yield from look(place, seek)
+        sight, tries = (yield from look(place, seek)), _TRIES
     return _ALONE
 
 
@@ -219,7 +225,10 @@ def _acquire(place: RemotePlace, seek: Seek, sight: Sight) -> Flow[_Won | Sight]
         # Cancelled, and perhaps with the lease already ours: nobody would load under it.
         yield from Release(seek.key, won.held)
         raise
-    return won if reading is None else place.judge(seek, seek.wanted, reading)
+    if reading is None:
+        return won
+    sight = place.judge(seek, seek.wanted, reading)
+    return (yield from look(place, seek)) if sight.more else sight
 
 
 def _join(place: RemotePlace, flight: Flight, patience: float) -> Flow[float]:
@@ -266,7 +275,7 @@ def _lead(place: RemotePlace, seek: Seek, won: _Won, run: Run, *, held: bytes | 
     lease = place.hold(seek.key, won.held, place.policy.lease) if held is None else None
     flights.enter(flight)
     try:
-        value = yield from Load(run, place.policy.timeout)
+        value = yield from Load(run, place.policy.timeout, flight)
     except BaseException as error:
         cost = _ended(place, flight)
         place.tally.errors += 1
@@ -303,8 +312,8 @@ def _store(place: RemotePlace, seek: Seek, won: _Won, value: Any, cost: float, h
     packed = None
     if not seek.watched:
         packed = place.pack(seek, tags, stamps, won.token, value, cost)
-    else:
-        made = tuple(tag for tag in place.tags_of_result(seek, value) if tag not in tags)
+    elif (tagged := place.tags_of_result(seek, value)) is not None:
+        made = tuple(tag for tag in tagged if tag not in tags)
         later = yield from Stamp(made + seek.watched, tuple(place.token() for _ in made + seek.watched))
         # The watched stamp falls with every tag: if it still stands, no tag fell while the loader ran.
         if later[len(made) :] != won.stamps[len(seek.tags) :] or None in later:
@@ -356,26 +365,36 @@ def _raise(error: BaseException) -> Any:
 
 
 def _refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Flight | None]:
-    """Have the entry loaded anew behind the caller's back, by one process at a time. Answers the flight to watch."""
-    flight = place.refreshing.get(seek.key)
-    if flight is not None:
+    """Have the entry loaded anew behind the caller's back, by one process at a time. Answers the flight to watch.
+
+    It is known by the entry, not by the key: the refresh of an entry that was invalidated since may be older than the
+    invalidation, and nobody who came after that may be given its result.
+    """
+    entry = handle(sight.reading.slot)
+    flight = place.refreshing.get(entry)
+    # One that was taken and never began went down with its event loop.
+    if flight is not None and (flight.token is not None or place.clock() - flight.began < THROTTLE):
         return flight
     if not place.may_refresh(seek.key):
         return None
-    flight = place.refreshing[seek.key] = Flight.of(seek.key, place.clock())
+    flight = place.refreshing[entry] = Flight.of(entry, place.clock())
 
     def refresh() -> Flow[None]:
+        flights.enter(flight)
         try:
-            flight.settle(LANDED, (yield from _refresh(place, seek, sight, run)))
+            value = yield from _refresh(place, seek, sight, run)
+            flight.copier = place.copier(value)
+            flight.settle(LANDED, value)
         except Exception as error:
             flight.settle(FAILED, error)
         finally:
-            place.refreshing.pop(seek.key, None)
+            flights.leave(flight)
+            place.refreshing.pop(entry, None)
             if flight.state == FLYING:
                 flight.settle(ABANDONED, None)
 
     if not (yield from Spawn(refresh)):
-        place.refreshing.pop(seek.key, None)
+        place.refreshing.pop(entry, None)
         flight.settle(ABANDONED, None)
         return None
     return flight
@@ -432,10 +451,13 @@ def _with_grace(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[
     assert sight.take is not None
     soft = place.policy.soft_timeout
     flight = yield from _refresh_behind(place, seek, sight, run)
-    if flight is not None:
-        yield from Join(flight, place.policy.wait if soft is None else soft)
+    if flight is not None and flights.may_wait(flight):
+        try:
+            yield from Join(flight, place.policy.wait if soft is None else soft)
+        finally:
+            flights.waited(flight)
         if flight.state == LANDED and flight.result is not MISSING:
-            return flight.result
+            return _share(flight)
     place.tally.stale += 1
     return sight.take()
 
@@ -497,7 +519,7 @@ def write(place: RemotePlace, values: Any, run: Run, made: Callable[[Any], Any])
     except BackendError as error:
         place.failed(error)
     lease = place.hold(seek.key, won.held, place.policy.lease) if won is not None else None
-    stored = closing = False
+    stored = False
     try:
         result = yield from Load(run)
         if won is not None:
@@ -506,15 +528,17 @@ def write(place: RemotePlace, values: Any, run: Run, made: Callable[[Any], Any])
                 stored = yield from _store(place, seek, won, value, 0.0, won.held)
             except BackendError as error:
                 place.failed(error)
-        return result
     except GeneratorExit:
-        closing = True
+        raise
+    except BaseException:
+        yield from _spared(place, Delete((seek.key,)))  # what the write raised is what its caller hears
         raise
     finally:
         if lease is not None:
             lease.end()
-        if not (stored or closing):
-            yield from Delete((seek.key,))
+    if not stored:
+        yield from Delete((seek.key,))
+    return result
 
 
 def peek(place: RemotePlace, values: Any) -> Flow[Any]:

@@ -43,7 +43,7 @@ class Pipe(asyncio.Protocol):
     def __init__(self, dialling: Dialling) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout = dialling.timeout
-        self._reader = hiredis.Reader()
+        self._reader = hiredis.Reader(replyError=_refusal)
         self._questions: deque[_Question] = deque()
         self._outbox: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -232,6 +232,11 @@ class AsyncTransport:
 
     def __repr__(self) -> str:
         return f"<AsyncTransport: {[line.pipe for line in self._lines.values()]}>"
+
+
+def _refusal(text: str) -> redis.exceptions.ResponseError:
+    kind = redis.exceptions.NoScriptError if text.startswith("NOSCRIPT") else redis.exceptions.ResponseError
+    return kind(text)
 
 
 _inherited: Final[list[Any]] = []

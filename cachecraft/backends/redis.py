@@ -13,7 +13,8 @@ from redis.exceptions import ResponseError
 from cachecraft._core import flows
 from cachecraft._core.effects import Remote, Sweep
 from cachecraft.backends.commands import PLANS, scan, unlink_each
-from cachecraft.backends.transports import AsyncTransport, Dialling, Talk, Transport
+from cachecraft.backends.pipes import AsyncTransport
+from cachecraft.backends.transports import Dialling, Talk, Transport
 
 ROOT: Final = "~root"
 """The stamp every entry of a namespace carries."""

@@ -82,7 +82,7 @@ class Remote:
         self._watched = (prefix + ANY,) if subject.tag_maker is not None else ()
         self.flights: dict[bytes, Flight] = keeper.flights
         self.watches: dict[bytes, Flight] = keeper.watches
-        self.refreshing: dict[str, Flight] = keeper.refreshing
+        self.refreshing: dict[bytes, Flight] = keeper.refreshing
 
     # -- what the flow asks ---------------------------------------------------------------------------------------------
 
@@ -249,12 +249,13 @@ class Remote:
         """The remembered exception: only of a class that this function names, and made of plain values."""
         return _put_together((self.policy.cache_errors or ())[payload[0]][0], self.keeper.serializer.loads(payload[1:]))
 
-    def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...]:
+    def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...] | None:
+        """The tags that follow from the result; ``None`` if they cannot be told, so that nothing could invalidate it."""
         try:
             return tuple(tag_key(self.prefix, tag) for tag in self.subject.tags_of_result(seek.values, value))
         except Exception as error:
             self._refuse(error)
-            return ()
+            return None
 
     def _refuse(self, error: Exception) -> None:
         self.tally.refused += 1
@@ -267,13 +268,13 @@ class Remote:
         self.keeper.complain(error)
 
     def may_refresh(self, key: str) -> bool:
-        return self.keeper.resting.get(key, 0.0) <= time.monotonic()
+        return self.keeper.resting.get(key, 0.0) <= self.clock()
 
     def rest(self, key: str, seconds: float) -> None:
         resting = self.keeper.resting
         if len(resting) > 10_000:
             resting.clear()
-        resting[key] = time.monotonic() + seconds
+        resting[key] = self.clock() + seconds
 
     # -- what a cached function offers, as flows ----------------------------------------------------------------------------
 
@@ -326,7 +327,7 @@ class RemoteKeeper:
         self.heart = Heart(backend.perform)
         self.flights: dict[bytes, Flight] = {}
         self.watches: dict[bytes, Flight] = {}
-        self.refreshing: dict[str, Flight] = {}
+        self.refreshing: dict[bytes, Flight] = {}
         self.resting: dict[str, float] = {}
         self.refused: set[str] = set()
         """Functions of which it has been said that a result cannot be stored."""

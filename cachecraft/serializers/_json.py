@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
-from itertools import chain
 from typing import Any
 
 from cachecraft._core.errors import CorruptError, UnserializableError
-from cachecraft.serializers._limits import MAX_BYTES, below, check_incoming, check_outgoing, positive, spell
+from cachecraft.serializers._limits import (
+    MAX_BYTES,
+    check_incoming,
+    check_outgoing,
+    keys_in,
+    positive,
+    spell,
+    values_below,
+)
 
 _TYPES = frozenset({type(None), bool, int, float, str, list, dict})
 _MAX_DEPTH = 200
@@ -57,11 +64,10 @@ def _refuse_inexact(value: object, room: int) -> None:
         if strange := set(map(type, level)) - _TYPES:
             names = ", ".join(sorted(map(spell, strange)))
             raise UnserializableError(f"JSON would not give back {names}; return plain data or use msgpack")
-        dicts, level = below(level, room)
-        if strange := set(map(type, chain.from_iterable(dicts))) - {str}:
+        if strange := set(map(type, keys_in(level))) - {str}:
             names = ", ".join(sorted(map(spell, strange)))
             raise UnserializableError(f"JSON would turn dict keys of type {names} into str; use msgpack or str keys")
-        if not level:
+        if not (level := values_below(level, room)):
             return
     raise UnserializableError(f"the value nests deeper than {_MAX_DEPTH}, or contains itself; return a flatter one")
 

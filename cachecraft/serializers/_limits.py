@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -37,8 +37,13 @@ def check_incoming(data: bytes, max_bytes: int) -> None:
         raise CorruptError(f"{len(data)} stored bytes exceed max_bytes={max_bytes}")
 
 
-def below(level: Sequence[Any], room: int) -> tuple[list[dict[Any, Any]], list[Any]]:
-    """The dicts among the values of one level, and all values one level further down.
+def keys_in(level: Sequence[Any]) -> Iterator[Any]:
+    """The keys of all dicts among the values of one level."""
+    return chain.from_iterable([value for value in level if type(value) is dict])
+
+
+def values_below(level: Sequence[Any], room: int) -> list[Any]:
+    """All values one level further down.
 
     Whole levels go through the C speed of itertools; visiting values one by one would cost more than packing them.
     Refuses more than `room` values, so that a value which contains itself twice cannot fill the memory.
@@ -47,4 +52,4 @@ def below(level: Sequence[Any], room: int) -> tuple[list[dict[Any, Any]], list[A
     lists = [value for value in level if type(value) is list]
     if sum(map(len, lists)) + sum(map(len, dicts)) > room:
         raise UnserializableError(f"the value holds more than {room} values; does it contain itself?")
-    return dicts, [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, dicts))]
+    return [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, dicts))]

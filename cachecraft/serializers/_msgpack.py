@@ -6,14 +6,21 @@ A payload without tags is plain msgpack that any tool reads. One with tags begin
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from itertools import chain
 from typing import Any
 
 from msgpack import ExtType, Packer, Timestamp, Unpacker, unpackb
 
 from cachecraft._core.errors import CorruptError, UnserializableError
 from cachecraft.serializers._classes import DEFAULT, Registry, allowed_by, remedy
-from cachecraft.serializers._limits import MAX_BYTES, below, check_incoming, check_outgoing, positive, spell
+from cachecraft.serializers._limits import (
+    MAX_BYTES,
+    check_incoming,
+    check_outgoing,
+    keys_in,
+    positive,
+    spell,
+    values_below,
+)
 from cachecraft.serializers._tags import CLASS_CODE, LEAVES, NODES
 
 _TAGGED = b"\xc1"
@@ -161,21 +168,20 @@ class _Writer:
             if not kinds <= _PLAIN:
                 trapped = trapped or not kinds.isdisjoint(_TRAPS)
                 self._depths.update((id(value), depth) for value in level if type(value) not in _PLAIN)
-            dicts, deeper = below(level, self._room)
-            trapped = trapped or not _KEYS.issuperset(map(type, chain.from_iterable(dicts)))
             if depth >= self._max_depth and not kinds.isdisjoint((list, dict)):
                 raise self._too_deep()
-            self._spend(len(deeper))
-            level = deeper
+            if not _KEYS.issuperset(map(type, keys_in(level))):
+                trapped = True
+                level = [value for value in level if not _is_odd(value)]  # those are screened when they get their tag
+            level = values_below(level, self._room)
+            self._spend(len(level))
             depth += 1
         return [self._box(value, top) for value in items] if trapped else items
 
     def _box(self, value: Any, depth: int) -> Any:
         if type(value) is list:
-            self._spend(len(value))
             return [self._box(item, depth + 1) for item in value]
-        if type(value) is dict and _KEYS.issuperset(map(type, value)):
-            self._spend(len(value))
+        if type(value) is dict and not _is_odd(value):
             return {key: self._box(item, depth + 1) for key, item in value.items()}
         if type(value) is dict or type(value) in _TRAPS:
             value = _Boxed(value)
@@ -211,6 +217,11 @@ class _Writer:
         return UnserializableError(
             f"the value nests deeper than max_depth={self._max_depth}, or contains itself; return a flatter one"
         )
+
+
+def _is_odd(value: object) -> bool:
+    """Whether it is a dict with keys that msgpack would write but not read, or that need a tag."""
+    return type(value) is dict and not _KEYS.issuperset(map(type, value))
 
 
 class _Mark:
