@@ -17,6 +17,8 @@ from typing import Any, Final
 
 DEAD: Final = float("-inf")
 """The ``expires`` of a node that must not be served any more."""
+ENTRY_BYTES: Final = 250
+"""Bytes of bookkeeping for an entry: node, call key, table slot."""
 _MOST_HITS: Final = 2
 _LEAST_PART: Final = 0.02
 _MOST_PART: Final = 0.9
@@ -35,6 +37,7 @@ class Node:
     key: Any
     shelf: Any
     size: int
+    """Bytes of value and names. Without those of every entry, so that most sizes are among Python's ready-made ints."""
     prev: Node
     next: Node
     in_main: bool
@@ -70,6 +73,8 @@ class Bound:
         self.count = 0
         self.evictions = 0
         self._most_bytes = sys.maxsize if max_bytes is None else max_bytes
+        #: The size of a node that has just room enough.
+        self.largest = self._most_bytes - ENTRY_BYTES
         self._evicted = evicted
         self._small = _ring()
         self._main = _ring()
@@ -91,14 +96,14 @@ class Bound:
         small = self._small
         key = node.key
         ghost = hash(key) if key is not None else _ghost(node)
-        size = self.bytes + node.size
+        size = self.bytes + node.size + ENTRY_BYTES
         if self.count >= self.max_entries or size > self._most_bytes:
             old = small.next
             if (
                 self._in_small >= self._small_share
                 and type(old) is Node
                 and old.hits <= 1
-                and size - old.size <= self._most_bytes
+                and size - old.size - ENTRY_BYTES <= self._most_bytes
                 and self.count <= self._places
             ):
                 # _evict and Memory.detach, written out for a plain node: where memory is full, nearly every miss comes
@@ -116,10 +121,10 @@ class Bound:
                 self._in_small -= 1
                 self.count -= 1
                 self.evictions += 1
-                size -= old.size
+                size -= old.size + ENTRY_BYTES
             else:
                 self._make_room(node.size)
-                size = self.bytes + node.size
+                size = self.bytes + node.size + ENTRY_BYTES
         self.count += 1
         self.bytes = size
         met = self._ghosts[ghost % self._places]
@@ -141,18 +146,18 @@ class Bound:
         """Put ``node`` where ``old`` was, with the standing that ``old`` had earned."""
         in_main = old.in_main
         self.remove(old)
-        if in_main and self.bytes + node.size <= self._most_bytes:
+        if in_main and self.bytes + node.size <= self.largest:
             node.in_main = True
             _push(self._main, node)
             self.count += 1
-            self.bytes += node.size
+            self.bytes += node.size + ENTRY_BYTES
         else:
             self.admit(node)
 
     def remove(self, node: Node) -> None:
         _take(node)
         self.count -= 1
-        self.bytes -= node.size
+        self.bytes -= node.size + ENTRY_BYTES
         if not node.in_main:
             self._in_small -= 1
 
@@ -162,7 +167,7 @@ class Bound:
             self._ghosts = [None] * self._places
         # Where bytes are what bounds it, this many nodes is what fits.
         self._small_share = max(1, int(self.count * self._small_part))
-        while self.count and (self.count >= self.max_entries or self.bytes + size > self._most_bytes):
+        while self.count and (self.count >= self.max_entries or self.bytes + size > self.largest):
             self._evict()
 
     def _evict(self) -> None:
@@ -190,7 +195,7 @@ class Bound:
             _push(self._main, node)
         _take(node)
         self.count -= 1
-        self.bytes -= node.size
+        self.bytes -= node.size + ENTRY_BYTES
         self.evictions += 1
         self._evicted(node)
 

@@ -36,7 +36,7 @@ SHARED: Final = frozenset(
 
 Copier = Callable[[Any], Any]
 _SEQUENCES: Final = (list, tuple, set, frozenset, deque)
-_MAPPINGS: Final = (dict, OrderedDict, defaultdict)
+_CONTAINERS: Final = (list, dict, set, deque, bytearray, OrderedDict, defaultdict)
 
 
 def copier(value: object, isolate: bool | None) -> Copier | None:
@@ -66,13 +66,8 @@ def _copy(value: Any, memo: dict[int, Any]) -> Any:
         return value
     if id(value) in memo:
         return memo[id(value)]
-    if kind is list or kind is set or kind is deque or kind is bytearray:
-        return _copy_sequence(value, memo)
-    if kind in _MAPPINGS:
-        twin = memo[id(value)] = value.copy()
-        for key in twin:
-            twin[key] = _copy(twin[key], memo)
-        return twin
+    if isinstance(value, _CONTAINERS):
+        return _copy_container(value, memo)
     if isinstance(value, (tuple, frozenset)):
         items = [_copy(item, memo) for item in value]
         if all(map(_same, items, value)):
@@ -87,12 +82,24 @@ def _same(one: object, other: object) -> bool:
     return one is other
 
 
-def _copy_sequence(value: Any, memo: dict[int, Any]) -> Any:
-    twin = memo[id(value)] = value.copy()
-    if not isinstance(value, (set, bytearray)):  # what a set or a bytearray holds is hashable or a byte
-        for at, item in enumerate(value):
-            twin[at] = _copy(item, memo)
+def _copy_container(value: Any, memo: dict[int, Any]) -> Any:
+    twin = memo[id(value)] = value.copy() if type(value) in _CONTAINERS else _copy_subclass(value)
+    if twin is value or isinstance(value, (set, bytearray)):  # what a set or a bytearray holds is hashable or a byte
+        return twin
+    for at, item in value.items() if isinstance(value, dict) else enumerate(value):
+        mine = _copy(item, memo)
+        if mine is not item:
+            twin[at] = mine
     return twin
+
+
+def _copy_subclass(value: Any) -> Any:
+    """A container of a class of its own, or the very same where that class knows no copies."""
+    try:
+        twin = copy.copy(value)
+    except Exception:
+        return value
+    return twin if type(twin) is type(value) else value
 
 
 def _copy_dataclass(value: Any, memo: dict[int, Any]) -> Any:
@@ -124,27 +131,31 @@ def replica(error: Exception) -> Exception:
     return twin
 
 
-ENTRY_BYTES: Final = 250
-"""Bytes of bookkeeping for an entry: node, call key, table slot."""
 _QUICK: Final = frozenset({int, float, bool, type(None), str, bytes})
 _PATIENCE: Final = 20_000
 
 
 def weigh_key(key: Any) -> int:
     """The bytes of a call key or wire key beyond what every entry has: long texts, in short."""
-    parts = key[: len(key) // 2] if type(key) is tuple else (key,)
-    return sum(len(part) for part in parts if type(part) is str or type(part) is bytes)
+    weight = 0
+    for part in key if type(key) is tuple else (key,):
+        kind = type(part)
+        if kind is str or kind is bytes:
+            weight += len(part)
+        elif kind is type:
+            break  # behind the values stand their types
+    return weight
 
 
 def weigh(value: object) -> int:
-    """Roughly how many bytes an entry with this value holds, bookkeeping included.
+    """Roughly how many bytes a value holds.
 
     It looks into containers, dataclasses and plain objects; past 20,000 objects it extrapolates nothing and stops,
     so the weight of a larger structure is a lower bound.
     """
     if type(value) in _QUICK:
-        return sys.getsizeof(value) + ENTRY_BYTES
-    total, todo, seen = ENTRY_BYTES, [value], set[int]()
+        return sys.getsizeof(value)
+    total, todo, seen = 0, [value], set[int]()
     while todo and len(seen) < _PATIENCE:
         each = todo.pop()
         if id(each) in seen or isinstance(each, (type, types.ModuleType, types.FunctionType)):

@@ -138,8 +138,7 @@ class Local:
         lifetime = self.lifetime or policy.lifetime(value)
         expires = now + lifetime.low + lifetime.span * self.memory.random()
         size = weigh(value) + weigh_key(flight.call_key)
-        bound = self.memory.bound.max_bytes
-        if bound is not None and size > bound:
+        if size > self.memory.bound.largest:
             self.tally.refused += 1
             return None
         if flight.copier is not None:

@@ -6,13 +6,12 @@ every other. Worth its repetition: it halves the price of a miss.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core.flights import ABANDONED, LANDED, Flight, current
 from cachecraft.backends.eviction import Node
-from cachecraft.backends.isolation import ENTRY_BYTES
+from cachecraft.backends.isolation import weigh_key
 
 if TYPE_CHECKING:
     from cachecraft.backends.local import Local
@@ -70,7 +69,7 @@ def plain_land(local: Local) -> Land:
     table, memory, tally = local.table, local.memory, local.tally
     clock, random, bound, lock = memory.clock, memory.random, memory.bound, memory.lock
     board, leave, admit = table.flights, current.reset, bound.admit
-    most = bound.max_bytes or sys.maxsize
+    largest = bound.largest
     lifetime = local.lifetime
     low, span = (lifetime.low, lifetime.span) if lifetime is not None else (0.0, 0.0)
     light = _LIGHT if lifetime is not None and local.policy.when is None else frozenset[type]()
@@ -92,9 +91,9 @@ def plain_land(local: Local) -> Land:
         node.value = value
         node.expires = now + low + span * random()
         node.key = key = flight.call_key
-        node.kind = flight.kind
+        node.kind = kind = flight.kind
         node.shelf = shelf = flight.shelf
-        node.size = size = value.__sizeof__() + ENTRY_BYTES
+        node.size = size = value.__sizeof__() if kind is int else value.__sizeof__() + weigh_key(key)
         node.hits = 0
         # ``with lock``, at half its price. A signal may raise as soon as the lock is ours: hence inside the ``try``.
         try:
@@ -102,7 +101,7 @@ def plain_land(local: Local) -> Land:
             if flight.void:
                 tally.store_lost += 1
             else:
-                if size > most:
+                if size > largest:
                     tally.refused += 1
                 elif table.wired or key in shelf.nodes:
                     table.put(node)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cachecraft._core.effects import Acquire, Effect, Fetch, Flow, Join, Load, Remote, Sleep, Spawn
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import FLYING
+from cachecraft._core.flows import _TRIES
 from tests.simulation.network import Cancelled, Point, Steps, Waiting, perform
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Caller:
 
     def drive(self, flow: Flow[Any], kind: str, key: str, made: Callable[[], object] = lambda: None) -> Steps:
         """Run a flow to its end. ``made`` is called when a placeholder of ours stands."""
-        tally, leased = self.process.place.tally, False
+        tally, leased, beaten = self.process.place.tally, False, 0
         value: Any = None
         error: BaseException | None = None
         try:
@@ -83,14 +84,19 @@ class Caller:
                 finally:
                     leased, self.world.held = leased or self.world.held, False
                 value = error = None
-                excused = tally.wait_timeouts + tally.backend_errors > spared
+                # Out of patience, without Redis, or beaten to a key that nobody loads for too often on end.
+                forced = tally.wait_timeouts + tally.backend_errors > spared or beaten >= _TRIES
                 try:
                     if isinstance(effect, Load):
-                        value = yield from self._load(effect, kind, key, leased=leased, excused=excused)
+                        value = yield from self._load(effect, kind, key, leased=leased, forced=forced)
                     else:
                         value = yield from self._perform(effect, kind, key)
-                        if isinstance(effect, Acquire) and value is None:
-                            made()
+                        if isinstance(effect, Acquire):
+                            beaten += value is not None
+                            if value is None:
+                                made()
+                        elif isinstance(effect, (Join, Sleep)):
+                            beaten = 0
                 except (Exception, Cancelled) as failed:
                     error = failed
         except GeneratorExit:
@@ -112,11 +118,11 @@ class Caller:
         yield Point("nap")
         return None
 
-    def _load(self, effect: Load, kind: str, key: str, *, leased: bool, excused: bool) -> Steps:
+    def _load(self, effect: Load, kind: str, key: str, *, leased: bool, forced: bool) -> Steps:
         """The loader runs at once: so it sees the oldest truth it may see."""
         if kind == READ and not leased:
             kind = "alone"
-            if not (excused or self.world.alone_is_fine):
+            if not (forced or self.world.alone_is_fine):
                 self.world.ledger.violated(f"{self.name} loads {key} alone, and nothing has forced it to")
         return (yield from effect.call(self, kind))  # type: ignore[call-arg]  # a loader of this world
 

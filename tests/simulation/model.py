@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,9 +23,7 @@ Slot = tuple[bytes, int]
 """A value, and the milliseconds it has left."""
 
 
-@dataclass
-class Snapshot:
-    data: dict[bytes, Slot]
+Snapshot = dict[bytes, Slot]
 
 
 @dataclass
@@ -49,7 +46,7 @@ class ModelRedis:
             "SCAN": self._scan,
             "EVALSHA": self._evalsha,
             "EVAL": lambda source, *rest: self._eval(SCRIPT_OF[source], *rest),
-            "INFO": lambda _: b"# Server\r\nrun_id:%040d\r\n" % self.run,
+            "INFO": lambda _: b"# Server\r\nrun_id:%b\r\n" % run_id(self),
         }
         self._bodies: dict[str, Callable[..., int]] = {
             SET.sha: lambda key, value, px: self._put(key, value, px),
@@ -72,10 +69,10 @@ class ModelRedis:
         self.data[key] = (self.data[key][0], left)
 
     def snapshot(self) -> Snapshot:
-        return Snapshot(deepcopy(self.data))
+        return dict(self.data)
 
     def restart(self, snapshot: Snapshot) -> None:
-        self.data = dict(snapshot.data)
+        self.data = dict(snapshot)
         self.run += 1
         self.scripts.clear()
 
@@ -135,6 +132,10 @@ class ModelRedis:
 
 
 SCRIPT_OF: Final = {script.source: sha for sha, script in SCRIPTS.items()}
+
+
+def run_id(redis: ModelRedis) -> bytes:
+    return b"%040d" % redis.run
 
 
 def encoded(key: str | bytes) -> bytes:

@@ -69,8 +69,10 @@ class Place(Remote):
 
     world: World
 
+    process: Process
+
     def token(self) -> bytes:
-        return self.world.token()
+        return self.world.token(self.process)
 
     def clock(self) -> float:
         return self.world.now
@@ -112,7 +114,7 @@ class Process:
 
     def make_place(self, subject: Subject, policy: Policy) -> Place:
         place = self.world.place_class(self.keeper, subject, policy, Tally(), PREFIX, _SERIALIZER, b"\0" * 8)
-        place.world = self.world
+        place.world, place.process = self.world, self
         return place
 
     def hold(self, key: str, held: bytes, lease: float) -> Beat:
@@ -122,8 +124,11 @@ class Process:
         return beat
 
     def leftovers(self) -> list[object]:
+        """What nobody flies, watches or keeps alive any more, and still lies here."""
         keeper = self.keeper
-        return [*keeper.flights.values(), *keeper.watches.values(), *keeper.refreshing.values(), *self.beats]
+        # One that was taken by its crew and never began is replaced when it is missed.
+        refreshing = [flight for flight in keeper.refreshing.values() if flight.token is not None]
+        return [*keeper.flights.values(), *keeper.watches.values(), *refreshing, *self.beats]
 
     def __repr__(self) -> str:
         return self.name

@@ -13,14 +13,16 @@ from typing import Any, Final
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import PLACEHOLDER
 from cachecraft._core.errors import BackendError
+from cachecraft.backends.commands import SCRIPTS
+from cachecraft.backends.redis import _RUN
 from tests.simulation.caller import REFRESH, Caller
 from tests.simulation.choices import Choices
 from tests.simulation.faults import Fault, Move
 from tests.simulation.jobs import EVERYTHING, KEYS, Job, LoaderError, read
 from tests.simulation.ledger import Ledger, Violation
-from tests.simulation.model import ModelRedis, Snapshot
-from tests.simulation.network import Cancelled, Late, Point, Steps, perform
-from tests.simulation.process import Beat, Place, Process, Remembered
+from tests.simulation.model import ModelRedis, Snapshot, run_id
+from tests.simulation.network import Cancelled, Late, Line, Point, Steps, perform
+from tests.simulation.process import PREFIX, Beat, Place, Process, Remembered
 
 BOUND: Final = 3000
 """Steps in the calm until everybody must have come to an end."""
@@ -38,6 +40,8 @@ class Scene:
     each: int = 3
     """Jobs of a caller that chooses."""
     faults: Sequence[Fault] = ()
+    odds: int = 8
+    """A fault in so many steps."""
     trust: bool = False
     place: type[Place] = Place
     redis: type[ModelRedis] = ModelRedis
@@ -67,10 +71,21 @@ class World:
         self.processes = [Process(self, f"P{at}", scene.flavour, trust=scene.trust) for at in range(len(scene.threads))]
         self.callers: list[Caller] = []
         self.current: Caller | None = None
+        self.haste = (2, 4, 8, 16)[choices.pick(4)]
+        """How many steps on end a caller takes on average: some races want a crowd, some a long pause."""
+        if choices.pick(2) == 0:
+            self._warm_up()
         for process, count in zip(self.processes, scene.threads, strict=True):
             for _ in range(count):
                 at = len(self.callers)
                 self.callers.append(Caller(process, f"{process}.{at}", self._life(at), task=at % 2 == 0))
+
+    def _warm_up(self) -> None:
+        """Everybody is connected, and the scripts are there."""
+        self.redis.scripts.update(SCRIPTS)
+        self.redis.execute(("SET", PREFIX + _RUN, run_id(self.redis), "PX", 1_000_000))
+        for process, count in zip(self.processes, self.scene.threads, strict=True):
+            process.idle += [Line(self, self.redis.run) for _ in range(count)]
 
     def _life(self, at: int) -> Callable[[Caller], Steps]:
         def life(caller: Caller) -> Steps:
@@ -115,7 +130,7 @@ class World:
 
     def _move(self) -> None:
         self._pass_time()
-        if self.scene.faults and self.choices.pick(8) == 7:
+        if self.scene.faults and self.choices.pick(self.scene.odds) == self.scene.odds - 1:
             fault = self.scene.faults[self.choices.pick(len(self.scene.faults))]
             moves = list(fault(self))
             if moves:
@@ -127,9 +142,11 @@ class World:
     def _turn(self) -> Move:
         """Whose turn it is: mostly that of whoever moved last."""
         ready = [caller for caller in self.callers if caller.can_step()]
-        if self.current in ready and self.choices.pick(2) == 0:
-            assert self.current is not None
-            return self._move_of(self.current)
+        if self.current is not None and self.current in ready:
+            # Loaders take their time.
+            haste = 2 if self.current.point.label == "load" else self.haste  # type: ignore[union-attr]  # it is ready
+            if self.choices.pick(haste) != haste - 1:
+                return self._move_of(self.current)
         turns = [self._move_of(caller) for caller in ready]
         turns += [(f"what came late: {late.commands[0][0]}", late.deliver) for late in self.late]
         if not turns:
@@ -227,9 +244,10 @@ class World:
             self.callers.append(Caller(last, "afterwards", read(name)))
         self._calm()
 
-    def token(self) -> bytes:
+    def token(self, process: Process) -> bytes:
+        """A new one each time; it begins with its process, so that a mutant can forget the rest."""
         self.tokens += 1
-        return b"%016d" % self.tokens
+        return process.name.encode() + b"%014d" % self.tokens
 
 
 def _beat(caller: Caller, beat: Beat) -> Steps:
