@@ -235,7 +235,7 @@ class BareCache:
 
     def _set(self, key: str, value: Any, ttl: Any, tags: Sequence[str], options: dict[str, Any]) -> Flow[bool]:
         place, values = self._place(key, _with_ttl(options, ttl), tags)
-        return (yield from place.put(values, value))
+        return bool((yield from place.put(values, value)))
 
     def get_or_load(
         self,
@@ -309,7 +309,7 @@ class BareCache:
     def _delete(self, key: str) -> Flow[int]:
         wanted = _key(key)
         wire = wanted if isinstance(wanted, Key) else self._prefix + escape_literal(wanted)
-        return (yield from self.keeper.delete(wire))
+        return int((yield from self.keeper.delete(wire)))
 
     def invalidate(
         self,

@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, NoReturn
@@ -118,7 +119,7 @@ class Handle:
                 )
                 self._connect(function)
                 self._function = function
-            return self._function  # type: ignore[return-value]  # set just above
+            return self._function
 
     def _connect(self, function: Any) -> None:
         self._bind(slow=self._slow, **function.wrapper_calls())
@@ -225,7 +226,7 @@ class Handle:
     def shared(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         """The values of a call with those of ``arguments`` that this function has a parameter for."""
         known = {name: value for name, value in arguments.items() if name in self.subject.parameters}
-        call = inspect.BoundArguments(self.signature, known)  # type: ignore[arg-type]  # any mapping in order will do
+        call = inspect.BoundArguments(self.signature, OrderedDict(known))
         call.apply_defaults()
         return tuple(call.arguments[name] for name in self.subject.parameters)
 
@@ -304,6 +305,16 @@ def _namespace(value: object) -> str | None:
 
 
 # -- functions that write ------------------------------------------------------------------------------------------------
+
+
+def _delete(cache: BareCache, prefix: str, key: Template, known: Mapping[str, Any]) -> Flow[Any]:
+    flow: Flow[Any] = cache.keeper.delete(prefix + key.render(known))
+    return flow
+
+
+def _sweep(cache: BareCache, prefix: str, pattern: Template, known: Mapping[str, Any]) -> Flow[Any]:
+    flow: Flow[Any] = cache.keeper.sweep(prefix, pattern.render(known))
+    return flow
 
 
 class Write:
@@ -389,9 +400,9 @@ class Write:
             return [each for each in templates if "result" in known or "result" not in each.names]
 
         for key in usable(self.keys):
-            yield lambda key=key: cache.keeper.delete(prefix + key.render(known))
+            yield partial(_delete, cache, prefix, key, known)
         for pattern in usable(self.patterns):
-            yield lambda pattern=pattern: cache.keeper.sweep(prefix, pattern.render(known))
+            yield partial(_sweep, cache, prefix, pattern, known)
         tags = usable(self.tags)
         if tags:
             yield lambda: cache.keeper.untag(prefix, [rendered_tag(tag, known) for tag in tags])

@@ -141,7 +141,7 @@ class Subject:
 
     def _made(self, values: Values) -> str:
         assert self.maker is not None
-        made = self.maker(*values)
+        made: object = self.maker(*values)
         if not isinstance(made, str) or not made:
             raise UnkeyableError(f"key= of {self.label} returned {made!r}; it must return text that is not empty")
         return made if isinstance(made, Key) else escape_literal(made)

@@ -201,14 +201,15 @@ def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool
 
 def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
     """Read and judge. An entry may carry tags that nobody could know before it was seen; then it is read with those."""
-    tags = seek.wanted
-    for _ in range(3):
+    tags, tries = seek.wanted, 3
+    while True:
         reading = yield from Fetch(seek.key, tags, place.policy.aged)
         sight = place.judge(seek, tags, reading)
         if not sight.more:
             return sight
-        tags = seek.wanted + sight.more
-    return Sight(reading, Verdict.MISS, reason="tags")
+        tags, tries = seek.wanted + sight.more, tries - 1
+        if not tries:
+            return Sight(reading, Verdict.MISS, reason="tags")
 
 
 def _acquire(place: RemotePlace, seek: Seek, sight: Sight) -> Flow[_Won | Sight]:

@@ -20,7 +20,7 @@ import types
 import uuid
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 SHARED: Final = frozenset(
     {
@@ -39,7 +39,7 @@ _SEQUENCES: Final = (list, tuple, set, frozenset, deque)
 _CONTAINERS: Final = (list, dict, set, deque, bytearray, OrderedDict, defaultdict)
 
 
-def copier(value: object, isolate: bool | None) -> Copier | None:
+def copier(value: Any, isolate: bool | None) -> Copier | None:
     """How each caller gets a ``value`` of its own, or ``None`` where all may share it.
 
     ``isolate=None`` copies containers and dataclasses and shares what is opaque, ``True`` copies all of it deeply,
@@ -49,9 +49,9 @@ def copier(value: object, isolate: bool | None) -> Copier | None:
         return None
     if isolate:
         return copy.deepcopy
-    kind = type(value)
-    if kind in (list, dict, set) and SHARED.issuperset(map(type, value.values() if kind is dict else value)):  # type: ignore[attr-defined,call-overload]  # the kinds just tested have these
-        return kind.copy  # type: ignore[attr-defined,no-any-return]  # as above
+    kind: Any = type(value)
+    if kind in (list, dict, set) and SHARED.issuperset(map(type, value.values() if kind is dict else value)):
+        return cast("Copier", kind.copy)
     return None if _copy(value, {}) is value else own
 
 

@@ -11,10 +11,9 @@ from cachecraft.backends.isolation import Copier, replica
 if TYPE_CHECKING:
     from cachecraft.backends.table import Table
 
-_held = Node.value.__get__  # type: ignore[attr-defined]  # the slot itself, beneath the properties below
-
-
-hold = Node.value.__set__  # type: ignore[attr-defined]  # as above
+_slot: Any = vars(Node)["value"]
+# The slot itself, beneath the properties that override it below.
+_held, hold = _slot.__get__, _slot.__set__
 
 
 class Named(Node):
@@ -40,7 +39,7 @@ class Copied(Named):
     copier: Copier
 
     @property
-    def value(self) -> Any:  # type: ignore[override]  # reading it is the moment to copy
+    def value(self) -> Any:  # reading it is the moment to copy
         return self.copier(_held(self))
 
 
@@ -50,7 +49,7 @@ class Raised(Named):
     __slots__ = ()
 
     @property
-    def value(self) -> Any:  # type: ignore[override]  # reading it is the moment to raise
+    def value(self) -> Any:  # reading it is the moment to raise
         raise replica(_held(self))
 
 

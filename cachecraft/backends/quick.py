@@ -42,7 +42,7 @@ def plain_lead(local: Local) -> Lead:
             place = shelf.serial, key, kind
         else:
             shelf = own
-            place = key if kind is None else (key, kind)
+            place = key if kind is None or kind is int else (key, kind)
         flight = Flight()
         flight.key = place
         flight.call_key = key

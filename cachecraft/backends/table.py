@@ -40,7 +40,8 @@ def _tells(value: Any, kind: Any) -> bool:
 def flight_key(shelf: Shelf, key: Any, kind: object) -> Any:
     if shelf.serial:
         return shelf.serial, key, kind
-    return key if kind is None else (key, kind)
+    # An int is told by its value, once what equals it (True, 1.0) brings its type: one tuple less for most.
+    return key if kind is None or kind is int else (key, kind)
 
 
 class Lookup:

@@ -8,6 +8,6 @@ jobs       what callers do: read, invalidate, write, refresh
 ledger     the truth: who loaded when, what may still be returned, how many loaders run
 faults     what the world may do to them
 world      who moves next, until all have ended
-choices    where the decisions come from: bytes (hypothesis, a seed) or an enumeration of all
+schedule   how that is decided: by bytes (from hypothesis, or a seed), or every way there is
 mutants    the cache with one rule switched off
 """

@@ -1,6 +1,6 @@
 """The world: processes with their callers on one server, and who moves next; at its end, whether all is well.
 
-First the choices decide, and faults happen. Then calm sets in: nobody interferes, leases of the dead run out, and
+First the schedule decides, and faults happen. Then calm sets in: nobody interferes, leases of the dead run out, and
 everybody has to come to an end within a bound.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from cachecraft._core.effects import Flow
@@ -16,13 +17,13 @@ from cachecraft._core.errors import BackendError
 from cachecraft.backends.commands import SCRIPTS
 from cachecraft.backends.redis import _RUN
 from tests.simulation.caller import REFRESH, Caller
-from tests.simulation.choices import Choices
 from tests.simulation.faults import Fault, Move
 from tests.simulation.jobs import EVERYTHING, KEYS, Job, LoaderError, read
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.model import ModelRedis, Snapshot, run_id
 from tests.simulation.network import Cancelled, Late, Line, Point, Steps, perform
 from tests.simulation.process import PREFIX, Beat, Place, Process, Remembered
+from tests.simulation.schedule import Schedule
 
 BOUND: Final = 3000
 """Steps in the calm until everybody must have come to an end."""
@@ -50,9 +51,9 @@ class Scene:
 
 
 class World:
-    def __init__(self, scene: Scene, choices: Choices) -> None:
+    def __init__(self, scene: Scene, schedule: Schedule) -> None:
         self.scene = scene
-        self.choices = choices
+        self.schedule = schedule
         self.place_class = scene.place
         self.plans = scene.plans
         self.ledger = Ledger()
@@ -71,9 +72,7 @@ class World:
         self.processes = [Process(self, f"P{at}", scene.flavour, trust=scene.trust) for at in range(len(scene.threads))]
         self.callers: list[Caller] = []
         self.current: Caller | None = None
-        self.haste = (2, 4, 8, 16)[choices.pick(4)]
-        """How many steps on end a caller takes on average: some races want a crowd, some a long pause."""
-        if choices.pick(2) == 0:
+        if schedule.warm:
             self._warm_up()
         for process, count in zip(self.processes, scene.threads, strict=True):
             for _ in range(count):
@@ -93,7 +92,7 @@ class World:
             chosen = jobs[at] if not callable(jobs[0]) else None
             for number in range(self.scene.each if chosen is None else len(chosen)):
                 yield Point("start")
-                job = chosen[number] if chosen is not None else jobs[self.choices.pick(len(jobs))]
+                job = chosen[number] if chosen is not None else jobs[self.schedule.pick(len(jobs))]
                 self.story.append(f"{caller.name}: {job.__name__}")
                 yield from _ended(job(caller))
 
@@ -116,8 +115,9 @@ class World:
             Violation: a promise was broken; the message tells how it came about.
         """
         try:
-            while not self.choices.exhausted and self._somebody():
-                self._move()
+            while self._somebody() and (move := self.schedule.move(self)) is not None:
+                self._pass_time()
+                self._do(move)
                 self._check()
             self._calm()
             self._aftermath()
@@ -128,34 +128,15 @@ class World:
     def _somebody(self) -> bool:
         return any(caller.point is not None for caller in self.callers)
 
-    def _move(self) -> None:
-        self._pass_time()
-        if self.scene.faults and self.choices.pick(self.scene.odds) == self.scene.odds - 1:
-            fault = self.scene.faults[self.choices.pick(len(self.scene.faults))]
-            moves = list(fault(self))
-            if moves:
-                self.faulty = True
-                self._do(moves[self.choices.pick(len(moves))])
-                return
-        self._do(self._turn())
+    def ready(self) -> list[Caller]:
+        return [caller for caller in self.callers if caller.can_step()]
 
-    def _turn(self) -> Move:
-        """Whose turn it is: mostly that of whoever moved last."""
-        ready = [caller for caller in self.callers if caller.can_step()]
-        if self.current is not None and self.current in ready:
-            # Loaders take their time.
-            haste = 2 if self.current.point.label == "load" else self.haste  # type: ignore[union-attr]  # it is ready
-            if self.choices.pick(haste) != haste - 1:
-                return self._move_of(self.current)
-        turns = [self._move_of(caller) for caller in ready]
-        turns += [(f"what came late: {late.commands[0][0]}", late.deliver) for late in self.late]
-        if not turns:
-            return "everybody goes on", self._thaw
-        return turns[self.choices.pick(len(turns))]
-
-    def _move_of(self, caller: Caller) -> Move:
+    def turn_of(self, caller: Caller) -> Move:
         assert caller.point is not None
-        return f"{caller.name} {caller.point.label}", lambda: self.step(caller)
+        return f"{caller.name} {caller.point.label}", partial(self.step, caller)
+
+    def deliveries(self) -> list[Move]:
+        return [(f"what came late: {late.commands[0][0]}", late.deliver) for late in self.late]
 
     def step(self, caller: Caller) -> None:
         self.current = caller
@@ -176,7 +157,7 @@ class World:
 
     # -- what faults do -------------------------------------------------------------------------------------------------------
 
-    def _thaw(self) -> None:
+    def thaw(self) -> None:
         for caller in self.callers:
             caller.frozen = False
 
@@ -201,7 +182,7 @@ class World:
     # -- the end ----------------------------------------------------------------------------------------------------------
 
     def _calm(self) -> None:
-        self._thaw()
+        self.thaw()
         self.story.append("-- calm --")
         for turn in range(BOUND):
             if not self._somebody():
