@@ -26,7 +26,7 @@ C = TypeVar("C", bound=type)
 D = TypeVar("D", bound="property | classmethod[Any, ..., Any]")
 F = TypeVar("F", bound="Callable[..., Any] | classmethod[Any, ..., Any]")
 
-# -- a decorated function, as type checkers see it; at runtime it is a function with these attributes ---------------
+# -- a decorated function, as type checkers see it; at runtime it is a function with these attributes --------
 #
 # ``P`` are the parameters, ``Q`` those that are left once the object is bound, ``R`` is the result. The two functions
 # are no protocols, because pyright binds no protocol whose ``__get__`` takes ``self`` for a callable; ``self`` is one,

@@ -81,7 +81,7 @@ class BareCache:
         unknown = options.keys() - OPTIONS
         if unknown:
             raise OptionTypeError(
-                f"{sorted(unknown)[0]}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}"
+                f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}"
             )
         settings = Settings.of(url, options)
         if not settings.url.startswith("memory://"):
@@ -94,7 +94,7 @@ class BareCache:
         for handle in list(self._handles):
             handle.unbind()
 
-    # -- what it is made of, made when first needed ---------------------------------------------------------------
+    # -- what it is made of, made when first needed ----------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
@@ -174,7 +174,7 @@ class BareCache:
         if self._driver is not None:
             yield self._loose_tally, _memory_hits(self._loose)
 
-    # -- by hand; each operation once, as a flow, and driven twice ----------------------------------------------------
+    # -- by hand; each operation once, as a flow, and driven twice -------------------------------------------
 
     def _place(self, key: str, options: dict[str, Any], tags: Sequence[str] = ()) -> tuple[Any, Any]:
         """Where a key is kept, and under what: one that a function made leads to that function's own results."""
@@ -392,7 +392,7 @@ class BareCache:
     async def _arun(self, flow: Flow[T]) -> T:
         return await self.driver.arun(flow)
 
-    # -- its end --------------------------------------------------------------------------------------------------
+    # -- its end ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
         """End what runs behind, and let go of every connection. Decorated functions go on as plain calls."""

@@ -51,7 +51,7 @@ class Handle:
     def __init__(self, cache: BareCache, fn: Callable[..., Any], options: dict[str, Any]) -> None:
         unknown = options.keys() - _OPTIONS
         if unknown:
-            raise OptionTypeError(f"{sorted(unknown)[0]}= is no option of cached; there are {', '.join(sorted(_OPTIONS))}")
+            raise OptionTypeError(f"{min(unknown)}= is no option of cached; there are {', '.join(sorted(_OPTIONS))}")
         self.cache = cache
         self.fn = fn
         self.is_async = _is_async(fn)
@@ -95,7 +95,7 @@ class Handle:
         self.unbind()
         cache.adopt(self, self.tally)
 
-    # -- binding -----------------------------------------------------------------------------------------------------
+    # -- binding ---------------------------------------------------------------------------------------------
 
     @property
     def prefix(self) -> str:
@@ -140,7 +140,7 @@ class Handle:
     def _plain(self, result: Any) -> Any:
         return _later(result) if self.is_async else result
 
-    # -- what hangs on the wrapper -----------------------------------------------------------------------------------
+    # -- what hangs on the wrapper ---------------------------------------------------------------------------
 
     def _values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         values = self._order(*args, **kwargs)
@@ -304,7 +304,7 @@ def _namespace(value: object) -> str | None:
     raise OptionTypeError(f"namespace={value!r} must be text")
 
 
-# -- functions that write ------------------------------------------------------------------------------------------------
+# -- functions that write ------------------------------------------------------------------------------------
 
 
 def _delete(cache: BareCache, prefix: str, key: Template, known: Mapping[str, Any]) -> Flow[Any]:

@@ -152,7 +152,7 @@ class Driver:
             except Stopped as stopped:
                 raise stopped.stop from None
 
-    # -- threads ---------------------------------------------------------------------------------------------------
+    # -- threads ---------------------------------------------------------------------------------------------
 
     def _perform(self, effect: Effect[Any]) -> Any:
         if isinstance(effect, Remote):
@@ -209,7 +209,7 @@ class Driver:
             return result
         raise result
 
-    # -- tasks -----------------------------------------------------------------------------------------------------
+    # -- tasks -----------------------------------------------------------------------------------------------
 
     async def _aperform(self, effect: Effect[Any]) -> Any:
         if isinstance(effect, Remote):

@@ -16,7 +16,9 @@ CROWDS = {"threads": ["threads"] * 4, "tasks": ["tasks"] * 4, "mixed": ["threads
 
 
 @pytest.mark.parametrize("colours", CROWDS.values(), ids=CROWDS)
-def test_a_stampede_over_four_processes_is_one_load(colours: list[str], start_redis: Callable[..., RedisServer]) -> None:
+def test_a_stampede_over_four_processes_is_one_load(
+    colours: list[str], start_redis: Callable[..., RedisServer]
+) -> None:
     stampede = Stampede(start_redis(), colours)
     try:
         stampede.go()
@@ -40,5 +42,6 @@ def test_a_killed_loader_is_replaced_once(colours: list[str], start_redis: Calla
     finally:
         stampede.close()
     first, *further = stampede.loads()
-    assert len(further) == 1 and further[0] != first
+    assert len(further) == 1
+    assert further[0] != first
     assert len(waited) == 150

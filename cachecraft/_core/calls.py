@@ -182,7 +182,7 @@ def stable(value: object) -> bool:
     if hasattr(kind, "__cache_key__"):
         return True
     params = getattr(kind, "__dataclass_params__", None)
-    return params is not None and params.frozen or kind in ATOMIC or issubclass(kind, (str, int, float, tuple))
+    return (params is not None and params.frozen) or kind in ATOMIC or issubclass(kind, (str, int, float, tuple))
 
 
 def rendered_tag(template: Template, arguments: Mapping[str, object]) -> str:
@@ -197,5 +197,5 @@ def check_tag(tag: str) -> str:
     if not tag:
         raise OptionError("tags= rendered an empty tag; a tag must say what it stands for")
     if len(tag) > LONGEST_TAG:
-        raise OptionError(f"tags= rendered a tag of {len(tag)} characters; {LONGEST_TAG} are the limit, hash long values")
+        raise OptionError(f"tags= rendered {len(tag)} characters; {LONGEST_TAG} are the limit, hash long values")
     return tag

@@ -8,9 +8,10 @@ change compares, and with the stamps (16 bytes each) of the tags that were curre
 
     header  format 1 | flags 1 | serializer 1 | reserved 1 | key digest 8 | schema 8
             | created 8 (wall clock, ms; to show, never to decide) | keep 8 (ms kept beyond the ttl)
-            | load time 8 (microseconds) | length of the tag names 2 | checksum 4 (CRC-32 of all else from the header on)
+            | load time 8 (microseconds) | length of the tag names 2 | checksum 4 (CRC-32 from the header on)
 
-The tag names are UTF-8 text, a line each, in the order of their stamps. Integers are little-endian. A change of the format is a new format number; readers take an unknown one as a miss.
+The tag names are UTF-8 text, a line each, in the order of their stamps. Integers are little-endian. A
+change of the format is a new format number; readers take an unknown one as a miss.
 """
 
 from __future__ import annotations

@@ -128,7 +128,7 @@ _ALONE: Final = object()
 """The caller loads for itself, and nothing is stored."""
 
 
-# -- the call -----------------------------------------------------------------------------------------------------------
+# -- the call ------------------------------------------------------------------------------------------------
 
 
 def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
@@ -264,7 +264,7 @@ def _watch(place: RemotePlace, seek: Seek, token: bytes, patience: float) -> Flo
         watch.settle(ABANDONED, None)
 
 
-# -- the load -----------------------------------------------------------------------------------------------------------
+# -- the load ------------------------------------------------------------------------------------------------
 
 
 def _lead(place: RemotePlace, seek: Seek, won: _Won, run: Run, *, held: bytes | None = None) -> Flow[Any]:
@@ -362,7 +362,7 @@ def _raise(error: BaseException) -> Any:
     raise error
 
 
-# -- refreshing what is there -----------------------------------------------------------------------------------------
+# -- refreshing what is there --------------------------------------------------------------------------------
 
 
 def _refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Flight | None]:
@@ -468,7 +468,7 @@ def _with_grace(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[
     return sight.take()
 
 
-# -- writing --------------------------------------------------------------------------------------------------------------
+# -- writing -------------------------------------------------------------------------------------------------
 
 
 def renew(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:

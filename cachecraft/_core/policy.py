@@ -137,7 +137,7 @@ class Policy:
     """
 
     ttl: float | Callable[[Any], Duration] | None = None
-    jitter: Jitter | None | _Inherit = INHERIT
+    jitter: Jitter | _Inherit | None = INHERIT
     stale: float = 0.0
     grace: float = 0.0
     refresh_ahead: float = 0.0
@@ -174,7 +174,9 @@ class Policy:
             if self.timeout is not None and self.soft_timeout >= self.timeout:
                 raise OptionError(f"soft_timeout={self.soft_timeout} must be below timeout={self.timeout}")
         if isinstance(self.ttl, float) and self.refresh_ahead >= self.ttl:
-            raise OptionError(f"refresh_ahead={self.refresh_ahead} must be below ttl={self.ttl}; every hit would refresh")
+            raise OptionError(
+                f"refresh_ahead={self.refresh_ahead} must be below ttl={self.ttl}, or every hit refreshes"
+            )
 
     def under(self, ttl: float, jitter: Jitter | None) -> Policy:
         """The same policy with what it left open taken from the cache."""
@@ -211,7 +213,7 @@ def _ttl(value: object, option: str) -> float | Callable[[Any], Duration] | None
     return value if callable(value) else seconds(value, option)
 
 
-def jitter_of(value: object, option: str = "jitter") -> Jitter | None | _Inherit:
+def jitter_of(value: object, option: str = "jitter") -> Jitter | _Inherit | None:
     if value is None or isinstance(value, (Jitter, _Inherit)):
         return value
     if isinstance(value, tuple) and len(value) == 2:
@@ -269,8 +271,10 @@ def _tristate(value: object, option: str) -> bool | None:
 
 
 def _version(value: object, option: str) -> str | None:
-    if value is None or isinstance(value, (str, int)) and not isinstance(value, bool):
-        return None if value is None else str(value)
+    if value is None:
+        return None
+    if isinstance(value, (str, int)) and not isinstance(value, bool):
+        return str(value)
     raise OptionTypeError(f"{option}={value!r} must be text or a number")
 
 

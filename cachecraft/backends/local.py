@@ -55,7 +55,7 @@ class Local:
         #: Whether the wrapper may load by itself: nothing about a miss needs a second thought.
         self.quick = not (self._named or policy.timeout)
 
-    # -- the end of a load, for the wrapper and for the flow ------------------------------------------------------------
+    # -- the end of a load, for the wrapper and for the flow -------------------------------------------------
 
     def land(self, flight: Flight, value: Any) -> Any:
         """Store what was loaded, unless it was invalidated meanwhile; wake who joined; hand the value back."""
@@ -182,7 +182,7 @@ class Local:
         twin._named, twin.quick = True, False
         return twin
 
-    # -- the flow's path --------------------------------------------------------------------------------------------
+    # -- the flow's path -------------------------------------------------------------------------------------
 
     def lookup(self, values: Values) -> Lookup:
         lookup = self.table.lookup(values)

@@ -60,7 +60,7 @@ class Memory:
             self.reap()
             return len(self.bound)
 
-    # -- removing; the caller holds the lock ---------------------------------------------------------------------
+    # -- removing; the caller holds the lock -----------------------------------------------------------------
 
     def detach(self, node: Node) -> None:
         """Take a node out of every index, and make sure that nobody serves it."""
@@ -114,7 +114,7 @@ class Memory:
             if shelf is not table.shelf:
                 table.retired += shelf.retired
 
-    # -- invalidating -------------------------------------------------------------------------------------------
+    # -- invalidating ----------------------------------------------------------------------------------------
 
     @staticmethod
     def _void(board: dict[Any, Flight], doomed: Callable[[Flight], bool]) -> None:

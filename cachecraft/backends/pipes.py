@@ -1,7 +1,7 @@
 """The way to Redis for tasks: one connection an event loop, on which the questions of one tick leave together.
 
-Nobody owns the connection, so nobody can leave it in a bad state: a caller that is cancelled lets go of its future, and the
-reply is read and dropped in its turn. No task runs here, so none is left over when a loop ends. It knows commands and
+Nobody owns the connection, so nobody can leave it in a bad state: a caller that is cancelled lets go of its future, and
+the reply is read and dropped in its turn. No task runs here, so none is left over when a loop ends. It knows commands and
 replies, no entry and no key.
 """
 
@@ -97,7 +97,7 @@ class Pipe(asyncio.Protocol):
                 question.answer.set_exception(error)
                 question.answer.exception()  # nobody may be there any more to look at it
 
-    # -- what asyncio calls -----------------------------------------------------------------------------------------
+    # -- what asyncio calls ----------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]  # a stream's transport

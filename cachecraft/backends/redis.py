@@ -36,7 +36,7 @@ class RedisBackend:
             self._prefixes.append(prefix)
             self._sync.fences = self._async.fences = len(self._prefixes)
 
-    # -- effects ----------------------------------------------------------------------------------------------------
+    # -- effects ---------------------------------------------------------------------------------------------
 
     def perform(self, effect: Remote[Any]) -> Any:
         if isinstance(effect, Sweep):
@@ -62,7 +62,7 @@ class RedisBackend:
         await self._async.execute([("PING",)])
         return time.perf_counter() - began
 
-    # -- connections -------------------------------------------------------------------------------------------------
+    # -- connections -----------------------------------------------------------------------------------------
 
     def _fence(self) -> Talk:
         """Whoever finds another server than the namespace was last used on lets its root stamp fall.

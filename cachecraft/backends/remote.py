@@ -84,7 +84,7 @@ class Remote:
         self.watches: dict[bytes, Flight] = keeper.watches
         self.refreshing: dict[bytes, Flight] = keeper.refreshing
 
-    # -- what the flow asks ---------------------------------------------------------------------------------------------
+    # -- what the flow asks ----------------------------------------------------------------------------------
 
     def seek(self, values: Values) -> Seek:
         subject = self.subject
@@ -188,7 +188,7 @@ class Remote:
     def hold(self, key: str, held: bytes, lease: float) -> Lease:
         return self.keeper.heart.hold(key, held, lease)
 
-    # -- making entries -----------------------------------------------------------------------------------------------
+    # -- making entries --------------------------------------------------------------------------------------
 
     def pack(
         self, seek: Seek, tags: tuple[str, ...], stamps: tuple[bytes, ...], token: bytes, value: Any, cost: float
@@ -276,7 +276,7 @@ class Remote:
             resting.clear()
         resting[key] = self.clock() + seconds
 
-    # -- what a cached function offers, as flows ----------------------------------------------------------------------------
+    # -- what a cached function offers, as flows -------------------------------------------------------------
 
     def wrapper_calls(self) -> dict[str, Any]:
         return {}

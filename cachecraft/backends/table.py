@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from cachecraft._core import flights
 from cachecraft._core.calls import ATOMIC, Subject, Values
 from cachecraft._core.errors import UnkeyableError
 from cachecraft._core.flights import ABANDONED, Flight
@@ -90,7 +89,7 @@ class Table:
         with memory.lock:
             memory.tables.add(self)
 
-    # -- finding ----------------------------------------------------------------------------------------------
+    # -- finding ---------------------------------------------------------------------------------------------
 
     def lookup(self, values: Values) -> Lookup:
         """Work out the names of a call.
@@ -102,7 +101,7 @@ class Table:
         owner = subject.owner(values)
         shelf = self.shelf if owner is None else self.shelf_of(owner)
         key, kind = subject.call_key(values)
-        if subject.owned and owner is None or not _atomic(key, kind) or subject.maker or subject.vary:
+        if (subject.owned and owner is None) or not _atomic(key, kind) or subject.maker or subject.vary:
             key = kind = None
         wire = subject.wire(self.prefix, values, shelf.serial or None) if key is None or self.wired else None
         return Lookup(self, shelf, values, key, kind, wire)
@@ -163,7 +162,7 @@ class Table:
     def all_shelves(self) -> list[Shelf]:
         return [self.shelf, *self.shelves.values()]
 
-    # -- loading ----------------------------------------------------------------------------------------------
+    # -- loading ---------------------------------------------------------------------------------------------
 
     def board(self, lookup: Lookup) -> tuple[Flight, bool]:
         """The flight of a call, and whether the caller is to lead it."""
@@ -217,7 +216,7 @@ class Table:
             for tag in node.tags:
                 memory.tags.setdefault(tag, set()).add(node)
 
-    # -- naming -----------------------------------------------------------------------------------------------
+    # -- naming ----------------------------------------------------------------------------------------------
 
     def index(self) -> None:
         """Give every node its wire key, from now on. The caller holds the lock."""
@@ -255,7 +254,7 @@ class Table:
         lookup: Lookup | None = flight.lookup
         return self.name(lookup) if lookup is not None else self.wire_of(flight.shelf, flight.call_key, flight.kind)
 
-    # -- counting ---------------------------------------------------------------------------------------------
+    # -- counting --------------------------------------------------------------------------------------------
 
     @property
     def hits(self) -> int:

@@ -1,4 +1,4 @@
-"""The way to Redis for threads: a bounded pool of redis-py's connections, and a deadline; and what it shares with tasks.
+"""The way to Redis for threads, a bounded pool of redis-py's connections and a deadline; and what tasks share of it.
 
 It knows commands and replies, no entry and no key. Nothing is retried beneath: what fails is a ``BackendError`` within
 its deadline. A connection that anything went wrong on is closed, never used again.
@@ -46,7 +46,7 @@ class Dialling:
             raise OptionError("url= cannot be read; percent-encode what is special in its password") from None
         for name in given.keys() - _IDENTITY - {"connection_class"}:
             if not name.startswith("ssl_"):
-                raise OptionError(f"url= may not say {name}=; leave it out, Cache() has timeouts and pool_size= instead")
+                raise OptionError(f"url= may not say {name}=; leave it out, Cache() has timeouts and pool_size=")
 
     def exhausted(self) -> BackendTimeout:
         return BackendTimeout(f"Redis: all {self.pool_size} connections are in use; raise pool_size=")

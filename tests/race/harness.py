@@ -102,8 +102,10 @@ def race(seconds: float, *, kinds: list[str], faults: bool = False, lease: float
     until = time.time() + seconds
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", "tests.race.worker"]
-            + [str(path), str(number), str(len(kinds)), url, kind, str(until), str(lease), str(slow)],
+            [
+                *(sys.executable, "-m", "tests.race.worker", str(path), str(number), str(len(kinds))),
+                *(url, kind, str(until), str(lease), str(slow)),
+            ],
             cwd=ROOT,
         )
         for number, kind in enumerate(kinds)

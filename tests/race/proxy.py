@@ -37,11 +37,11 @@ class LateProxy:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError), client:
-            with socket.create_connection(("127.0.0.1", self._target)) as server:
-                server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self._pump(client, server)
+        address = ("127.0.0.1", self._target)
+        with contextlib.suppress(OSError), client, socket.create_connection(address) as server:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._pump(client, server)
 
     def _pump(self, client: socket.socket, server: socket.socket) -> None:
         gone = False

@@ -95,7 +95,7 @@ class Shop:
         self._connections: list[sqlite3.Connection] = []
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="shop")  # where tasks have their queries run
 
-    # -- made and unmade -------------------------------------------------------------------------------------------
+    # -- made and unmade -------------------------------------------------------------------------------------
 
     def build(self, rows: int, watch: Callable[[int], object]) -> None:
         """Fill the table, telling ``watch`` how many rows are there."""
@@ -140,7 +140,7 @@ class Shop:
         self.meter.count(arguments)
         return connection.execute(sql, arguments).fetchall()
 
-    # -- what a service asks ------------------------------------------------------------------------------------------
+    # -- what a service asks ---------------------------------------------------------------------------------
 
     def revenue(self, region: str) -> Report:
         """Revenue by month."""

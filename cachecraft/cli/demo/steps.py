@@ -54,7 +54,7 @@ class Steps:
         self._stale()
         self._invalidation()
 
-    # -- the steps ----------------------------------------------------------------------------------------------------
+    # -- the steps -------------------------------------------------------------------------------------------
 
     def _no_cache(self) -> None:
         plan = self._plan
@@ -150,7 +150,7 @@ class Steps:
         if (after.orders, after.cents) != (before.orders + 1, before.cents + 4_200):
             self.broken = f"the read after the write found {_words(after)}, as if there had been none"
 
-    # -- how a step is run --------------------------------------------------------------------------------------------
+    # -- how a step is run -----------------------------------------------------------------------------------
 
     def _begin(self, number: int, title: str, text: str) -> None:
         self._story.heading(f"{number}  {title}")
