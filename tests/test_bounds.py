@@ -88,7 +88,7 @@ def test_containers_weigh_what_is_in_them(make_cache: Callable[..., Cache], colo
     assert 5 < rows.cache_info().currsize < 20
 
 
-@pytest.mark.parametrize("options", [{"key": "k:{x}"}, {"tags": ["t"]}, {"isolate": True}])
+@pytest.mark.parametrize("options", [{"key": "k:{x}"}, {"key": "k:{}".format}, {"tags": ["t"]}, {"isolate": True}])
 def test_long_texts_as_arguments_weigh_too(
     make_cache: Callable[..., Cache], colour: Colour, options: dict[str, Any]
 ) -> None:

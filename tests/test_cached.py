@@ -310,6 +310,36 @@ def test_chosen_exceptions_are_remembered_for_their_own_time(cache: Cache, clock
     assert calls.count("x") == 2
 
 
+def test_an_exception_whose_tags_nobody_knows_is_not_remembered(cache: Cache, colour: Colour) -> None:
+    """Tags that follow from the result cannot reach an exception, so an invalidation by tag would miss it."""
+
+    @cache.cached(cache_errors=NotFound, tags=lambda result, key: [f"owner:{result.owner}"])
+    @colour.loader
+    def find(key: str) -> Any:
+        raise NotFound(key)
+
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            colour(find("x"))
+    assert (find.stats.loads, find.stats.refused) == (2, 0)
+
+
+def test_a_remembered_exception_is_dropped_by_its_tag(cache: Cache, colour: Colour) -> None:
+    @cache.cached(cache_errors=NotFound, tags=["t:{key}"])
+    @colour.loader
+    def find(key: str) -> Any:
+        raise NotFound(key)
+
+    for _ in range(2):
+        with pytest.raises(NotFound):
+            colour(find("x"))
+    assert find.stats.loads == 1
+    assert colour.on(cache).invalidate(tags=["t:x"]) == 1
+    with pytest.raises(NotFound):
+        colour(find("x"))
+    assert find.stats.loads == 2
+
+
 def test_a_remembered_exception_is_not_served_stale(cache: Cache, clock: FakeClock, colour: Colour) -> None:
     answers: list[Any] = [NotFound("x"), "found"]
 

@@ -198,6 +198,28 @@ async def test_a_coroutine_that_is_never_awaited_begins_nothing(cache: Cache) ->
     assert flights_of(cache) == []
 
 
+async def test_what_a_loader_leaves_running_does_not_keep_its_arguments_alive(cache: Cache) -> None:
+    left: list[Any] = []
+
+    class Argument:
+        def __cache_key__(self) -> int:
+            return 1
+
+    @cache.cached
+    async def load(x: object) -> int:
+        left.append(asyncio.create_task(asyncio.sleep(60)))  # as a connection pool does
+        return 1
+
+    argument = Argument()
+    await load(argument)
+    gone = weakref.ref(argument)
+    del argument
+    await asyncio.sleep(0)
+    gc.collect()
+    assert gone() is None
+    left[0].cancel()
+
+
 async def test_a_cancelled_caller_is_not_kept_alive(cache: Cache) -> None:
     class Argument:
         def __cache_key__(self) -> int:

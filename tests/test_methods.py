@@ -119,6 +119,20 @@ def test_a_remembered_exception_does_not_keep_the_object_alive(cache: Cache, col
     assert gone() is None
 
 
+def test_entries_die_with_the_method_although_the_object_lives(cache: Cache) -> None:
+    class Owner:
+        @cache.cached
+        def number(self, x: int) -> int:
+            return x
+
+    owner = Owner()
+    owner.number(1)
+    assert len(cache._keeper.memory) == 1
+    del Owner.number
+    gc.collect()
+    assert len(cache._keeper.memory) == 0
+
+
 def test_an_id_that_is_used_again_finds_nothing_of_the_object_that_died(cache: Cache) -> None:
     class Owner:
         def __init__(self, n: int) -> None:

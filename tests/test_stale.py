@@ -90,24 +90,25 @@ def test_get_serves_stale_values_and_refreshes_nothing(
     assert source.calls == 1
 
 
+@pytest.mark.parametrize("x", [0, [0]], ids=["by call key", "by wire key"])
 def test_a_refresh_that_fails_is_tried_again_after_a_moment_and_not_at_every_call(
-    cache: Cache, clock: FakeClock, colour: Colour, source: Source
+    cache: Cache, clock: FakeClock, colour: Colour, source: Source, x: Any
 ) -> None:
     load = source.decorated(cache, colour, ttl=10, stale=60)
     source.errors = {2: ValueError("down"), 3: ValueError("down")}
-    colour(load())
+    colour(load(x))
     clock.advance(11)
-    assert colour(load()) == 1
+    assert colour(load(x)) == 1
     until(lambda: source.calls == 2 and not flights_of(cache))
-    assert [colour(load()) for _ in range(20)] == [1] * 20
+    assert [colour(load(x)) for _ in range(20)] == [1] * 20
     assert source.calls == 2
     clock.advance(1)
-    assert colour(load()) == 1
+    assert colour(load(x)) == 1
     until(lambda: source.calls == 3 and not flights_of(cache))
     clock.advance(1)
-    assert colour(load()) == 1
+    assert colour(load(x)) == 1
     until(lambda: not flights_of(cache))
-    assert colour(load()) == 4
+    assert colour(load(x)) == 4
     assert load.stats.errors == 2
 
 

@@ -109,12 +109,15 @@ class Caller:
                 self.asked = self.world.ledger.moment
             return (yield from perform(self, effect, forced=kind in (FORCED, PUT)))
         if isinstance(effect, Join):
+            self.world.listener(self, ("JOIN", effect.flight.key), "")
             if effect.flight.state != FLYING:
                 return effect.patience
             return (yield Waiting("join", effect.flight, effect.patience))
         if isinstance(effect, Spawn):
+            self.world.listener(self, ("SPAWN",), "")
             return self.world.spawn(self, effect.flow, key)
         assert isinstance(effect, Sleep)
+        self.world.listener(self, ("SLEEP",), "")
         yield Point("nap")
         return None
 
@@ -122,8 +125,9 @@ class Caller:
         """The loader runs at once: so it sees the oldest truth it may see."""
         if kind == READ and not leased:
             kind = "alone"
-            if not (forced or self.world.alone_is_fine):
+            if not (forced or self.world.scene.alone_is_fine):
                 self.world.ledger.violated(f"{self.name} loads {key} alone, and nothing has forced it to")
+        self.world.listener(self, ("LOAD",), "")
         return (yield from effect.call(self, kind))  # type: ignore[call-arg]  # a loader of this world
 
     def __repr__(self) -> str:

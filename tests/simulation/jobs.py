@@ -30,12 +30,15 @@ def begin(caller: Caller, name: str, kind: str) -> Loading:
     return caller.world.ledger.begin(wire(name), kind, caller.process.place.seek((name,)).wanted, caller.asked)
 
 
-def loader(name: str) -> Callable[[Caller, str], Steps]:
-    """A loader that answers the number of its load, or raises it."""
+def loader(name: str, *inner: str) -> Callable[[Caller, str], Steps]:
+    """A loader that answers the number of its load, or raises it; and reads others first, which read still others."""
 
     def load(caller: Caller, kind: str) -> Steps:
         loading = begin(caller, name, kind)
         try:
+            if inner:
+                nested = caller.process.place.recall((inner[0],), loader(*inner))
+                yield from caller.drive(nested, READ, wire(inner[0]))
             fails = yield Point("load")
             if fails is not None:
                 raise fails(loading.number)
@@ -51,17 +54,17 @@ def _named(job: Job, name: str) -> Job:
     return job
 
 
-def read(name: str) -> Job:
+def read(name: str, *inner: str) -> Job:
     def job(caller: Caller) -> Steps:
         floor = caller.world.ledger.floors[wire(name)]
-        flow = caller.process.place.recall((name,), loader(name))
+        flow = caller.process.place.recall((name,), loader(name, *inner))
         try:
             value = yield from caller.drive(flow, READ, wire(name))
         except (LoaderError, Remembered) as error:
             value = error.args[0]
         caller.world.ledger.serve(caller.name, wire(name), value, floor)
 
-    return _named(job, f"read {name}")
+    return _named(job, " in ".join(f"read {each}" for each in (*reversed(inner), name)))
 
 
 def peek(name: str) -> Job:

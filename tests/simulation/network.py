@@ -86,12 +86,12 @@ def execute(line: Line, command: Command, *, forced: bool) -> Any:
         raise BackendError("connection lost")
     if forced and command[0] in ("EVALSHA", "EVAL"):
         world.ledger.taken(command[3])
-    if world.listener is not None:
-        world.listener(command)
     try:
-        return world.redis.execute(command)
+        reply = world.redis.execute(command)
     except NoScriptError as error:
-        return error
+        reply = error
+    world.listener(world.current, command, reply)
+    return reply
 
 
 @dataclass

@@ -43,6 +43,8 @@ class Scene:
     faults: Sequence[Fault] = ()
     odds: int = 8
     """A fault in so many steps."""
+    alone_is_fine: bool = False
+    """Whether a caller may load alone for reasons of its own: it would wait for itself."""
     trust: bool = False
     place: type[Place] = Place
     redis: type[ModelRedis] = ModelRedis
@@ -60,14 +62,13 @@ class World:
         self.redis = scene.redis(removed=self.ledger.taken)
         self.snapshots: list[Snapshot] = []
         self.late: list[Late] = []
-        self.listener: Callable[[Any], object] | None = None
+        self.listener: Callable[[Caller | None, tuple[Any, ...], Any], object] = lambda caller, what, answer: None
         self.story: list[str] = []
         self.now = 1000.0
         self.steps = 0
         self.tokens = 0
         self.held = False
         self.crew = True
-        self.alone_is_fine = False
         self.faulty = False
         self.processes = [Process(self, f"P{at}", scene.flavour, trust=scene.trust) for at in range(len(scene.threads))]
         self.callers: list[Caller] = []
