@@ -411,9 +411,9 @@ def _refresh(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Any
         if not (yield from Claim(name, PLACEHOLDER + claim, place.policy.lease)):
             place.rest(seek.key, _PAUSE * 2)
             return MISSING
-        # Whoever had the claim before us may have done the work since we looked.
+        # Whoever had the claim before us may have done the work since we looked, or it may have been invalidated.
         now = yield from look(place, seek)
-        if handle(now.reading.slot) != handle(sight.reading.slot):
+        if now.take is None or handle(now.reading.slot) != handle(sight.reading.slot):
             yield from Release(name, PLACEHOLDER + claim)
             return now.take() if now.verdict is Verdict.FRESH and now.take is not None else MISSING
     except BackendError as error:

@@ -19,6 +19,8 @@ DEAD: Final = float("-inf")
 """The ``expires`` of a node that must not be served any more."""
 ENTRY_BYTES: Final = 250
 """Bytes of bookkeeping for an entry: node, call key, table slot."""
+NO_KEY: Final = object()
+"""The call key of a node that has only a wire key; not ``None``, which is an argument like any other."""
 _MOST_HITS: Final = 2
 _LEAST_PART: Final = 0.02
 _MOST_PART: Final = 0.9
@@ -95,7 +97,7 @@ class Bound:
         """Take a node in, and first make room for it: the bounds hold at every moment."""
         small = self._small
         key = node.key
-        ghost = hash(key) if key is not None else _ghost(node)
+        ghost = hash(key) if key is not NO_KEY else _ghost(node)
         size = self.bytes + node.size + ENTRY_BYTES
         if self.count >= self.max_entries or size > self._most_bytes:
             old = small.next
@@ -225,4 +227,4 @@ class Bound:
 def _ghost(node: Node) -> int:
     """What is remembered of a node that went, in case it comes back soon. It only sorts; two may share it."""
     key = node.key
-    return hash(key) if key is not None else hash(node.wire)  # type: ignore[attr-defined]  # a Named, having no call key
+    return hash(key) if key is not NO_KEY else hash(node.wire)  # type: ignore[attr-defined]  # a Named, having no call key

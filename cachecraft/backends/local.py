@@ -19,7 +19,7 @@ from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.policy import Lifetime, Policy
 from cachecraft._core.ports import Found, Run
 from cachecraft._core.tally import Tally
-from cachecraft.backends.eviction import DEAD, Node
+from cachecraft.backends.eviction import DEAD, NO_KEY, Node
 from cachecraft.backends.isolation import SHARED, copier, replica, weigh, weigh_key
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.nodes import Copied, Named, Raised, hold
@@ -145,7 +145,7 @@ class Local:
             node = Copied()
             node.copier = flight.copier
             return self._named_node(node, flight, value, expires, now, size)
-        if self._named or self.table.wired or flight.call_key is None:
+        if self._named or self.table.wired or flight.call_key is NO_KEY:
             return self._named_node(Named(), flight, value, expires, now, size)
         plain = Node()
         plain.key, plain.kind = flight.call_key, flight.kind
@@ -161,7 +161,7 @@ class Local:
             node.wire, node.tags = (table.flight_wire(flight) if table.wired else None), ()
         else:
             node.key, node.kind, node.wire, node.tags = lookup.key, lookup.kind, lookup.wire, lookup.tags
-            if node.key is None and node.wire is None:
+            if node.key is NO_KEY and node.wire is None:
                 node.wire = table.flight_wire(flight)
             if table.subject.tag_maker is not None:
                 made = map(self._tag, table.subject.tags_of_result(lookup.values, value))

@@ -15,7 +15,7 @@ from typing import Any
 
 from cachecraft._core.flights import Flight
 from cachecraft._core.keys import matcher
-from cachecraft.backends.eviction import DEAD, Bound, Node
+from cachecraft.backends.eviction import DEAD, NO_KEY, Bound, Node
 from cachecraft.backends.nodes import Grave, Named, Shelf
 from cachecraft.backends.table import Lookup, Table
 
@@ -66,7 +66,7 @@ class Memory:
         """Take a node out of every index, and make sure that nobody serves it."""
         node.expires = DEAD
         shelf: Shelf = node.shelf
-        if node.key is not None and shelf.nodes.get(node.key) is node:
+        if node.key is not NO_KEY and shelf.nodes.get(node.key) is node:
             del shelf.nodes[node.key]
         if type(node) is not Node:
             assert isinstance(node, Named)

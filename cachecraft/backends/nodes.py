@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from cachecraft.backends.eviction import Node
+from cachecraft.backends.eviction import NO_KEY, Node
 from cachecraft.backends.isolation import Copier, replica
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Shelf:
 
     def all(self) -> list[Node]:
         """Every node that stands here; those without a call key are found by name alone."""
-        return [*self.nodes.values(), *(node for node in self.names.values() if node.key is None and node.shelf is self)]
+        return [*self.nodes.values(), *(node for node in self.names.values() if node.key is NO_KEY and node.shelf is self)]
 
     def belongs_to(self, owner: object) -> bool:
         """Ids are used again, so a shelf found by an id may be that of an object that has died."""

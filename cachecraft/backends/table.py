@@ -9,12 +9,13 @@ import itertools
 import weakref
 from collections.abc import Callable
 from functools import partial
+from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core.calls import ATOMIC, Subject, Values
 from cachecraft._core.errors import UnkeyableError
 from cachecraft._core.flights import ABANDONED, Flight
-from cachecraft.backends.eviction import Node
+from cachecraft.backends.eviction import NO_KEY, Node
 from cachecraft.backends.isolation import plain_enum
 from cachecraft.backends.nodes import Grave, Named, Shelf
 
@@ -33,7 +34,7 @@ def _atomic(key: Any, kind: object) -> bool:
 
 def _tells(value: Any, kind: Any) -> bool:
     """Whether equality and type together tell this value from all others. Zero has two signs, and nan no equal."""
-    return kind in ATOMIC or (kind is float and value == value and value != 0) or plain_enum(kind)
+    return kind in ATOMIC or (kind is float and value != 0 and not isnan(value)) or plain_enum(kind)
 
 
 def flight_key(shelf: Shelf, key: Any, kind: object) -> Any:
@@ -55,7 +56,7 @@ class Lookup:
         self.shelf = shelf
         self.values = values
         self.key = key
-        """The call key, or ``None`` where an argument is of a type whose equality may lie."""
+        """The call key, or ``NO_KEY`` where an argument is of a type whose equality may lie."""
         self.kind = kind
         self.wire = wire
         self.tags: tuple[str, ...] = ()
@@ -63,7 +64,7 @@ class Lookup:
     @property
     def flight_key(self) -> Any:
         """One for every call that means the same, whichever way it came."""
-        if self.table.subject.named or self.key is None:
+        if self.table.subject.named or self.key is NO_KEY:
             return self.wire
         return flight_key(self.shelf, self.key, self.kind)
 
@@ -102,8 +103,8 @@ class Table:
         shelf = self.shelf if owner is None else self.shelf_of(owner)
         key, kind = subject.call_key(values)
         if (subject.owned and owner is None) or not _atomic(key, kind) or subject.maker or subject.vary:
-            key = kind = None
-        wire = subject.wire(self.prefix, values, shelf.serial or None) if key is None or self.wired else None
+            key, kind = NO_KEY, None
+        wire = subject.wire(self.prefix, values, shelf.serial or None) if key is NO_KEY or self.wired else None
         return Lookup(self, shelf, values, key, kind, wire)
 
     def shelf_of(self, owner: object) -> Shelf:
@@ -146,7 +147,7 @@ class Table:
 
     def find(self, lookup: Lookup) -> Node | None:
         """The node of a call, however old."""
-        if lookup.key is not None:
+        if lookup.key is not NO_KEY:
             node = lookup.shelf.nodes.get(lookup.key)
             if node is not None and node.kind is lookup.kind:
                 return node
@@ -193,22 +194,22 @@ class Table:
     def put(self, node: Node) -> None:
         """Store a node under all its names. The caller holds the lock."""
         memory, shelf = self.memory, node.shelf
-        old = shelf.nodes.get(node.key) if node.key is not None else None
+        old = shelf.nodes.get(node.key) if node.key is not NO_KEY else None
         # The place may be taken by an argument that is equal and means something else, as True is to 1.
         taken = old is not None and old.kind is not node.kind
-        if taken or node.key is None:
+        if taken or node.key is NO_KEY:
             self.wired = True
         if self.wired:
             node = self._named(node)
             if taken:
-                node.key, old = None, None
+                node.key, old = NO_KEY, None
             old = old or shelf.names.get(node.wire)
         if old is not None:
             memory.detach(old)
             memory.bound.replace(old, node)
         else:
             memory.bound.admit(node)
-        if node.key is not None:
+        if node.key is not NO_KEY:
             shelf.nodes[node.key] = node
         if isinstance(node, Named):
             if node.wire is not None:

@@ -93,16 +93,18 @@ class Ways:
         if not ready:
             return None
         current = world.current
-        straight = [current] if current is not None and current in ready and not _at(current, "nap") else []
-        turns = [world.turn_of(caller) for caller in straight]
-        if self._left or not straight:
-            others = [caller for caller in ready if caller is not current] or ready
-            turns += [world.turn_of(caller) for caller in others if caller not in straight]
+        if current is not None and current in ready and not _at(current, "nap"):
+            free, others = [current], [caller for caller in ready if caller is not current]
+        else:
+            free, others = [caller for caller in ready if caller is not current] or ready, []
+        turns = [world.turn_of(caller) for caller in free]
         if self._left:
+            turns += [world.turn_of(caller) for caller in others]
             turns += [move for fault in world.scene.faults for move in fault(world)]
         chosen = self.pick(len(turns))
-        self._left -= chosen > 0 and bool(straight)
-        world.faulty = world.faulty or bool(world.scene.faults)
+        if chosen >= len(free):
+            self._left -= 1
+            world.faulty = world.faulty or chosen >= len(free) + len(others)
         return turns[chosen]
 
     def next(self) -> list[int] | None:
