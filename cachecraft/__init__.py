@@ -5,7 +5,8 @@ The house, from the top; imports point down only:
     __init__          the public names
     cli               the command ``cachecraft``
     _api              ``Cache`` and the decorators with their types and documentation
-    _decorators       what ``cached``, ``invalidates`` and ``updates`` do to a function
+    _writes           what ``invalidates`` and ``updates`` make of a function
+    _decorators       what ``cached`` makes of one
     _cache            a cache without its decorators: settings, namespaces, the work by hand
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
     _drivers          runs flows, for threads and for tasks: the only home of asyncio and of waiting

@@ -12,9 +12,10 @@ from cachecraft._cache import BareCache
 from cachecraft._core.entry import Missing
 from cachecraft._core.errors import OptionTypeError
 from cachecraft._core.policy import Duration, Policy
-from cachecraft._decorators import CacheInfo, decorate, invalidating, updating
+from cachecraft._decorators import CacheInfo, decorate
 from cachecraft._options import CacheOptions, FunctionOptions, Ttl
 from cachecraft._settings import environment
+from cachecraft._writes import invalidating, updating
 from cachecraft.stats import Stats
 
 P = ParamSpec("P")

@@ -80,9 +80,7 @@ class BareCache:
     def _configure(self, url: str, options: dict[str, Any]) -> None:
         unknown = options.keys() - OPTIONS
         if unknown:
-            raise OptionTypeError(
-                f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}"
-            )
+            raise OptionTypeError(f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}")
         settings = Settings.of(url, options)
         if not settings.url.startswith("memory://"):
             _dialling(settings)  # looks at the URL, opens nothing

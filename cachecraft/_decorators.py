@@ -1,6 +1,6 @@
-"""The decorators: ``cached`` makes a function remember, ``invalidates`` and ``updates`` make a write tell.
+"""What ``cached`` makes of a function: a wrapper, and a handle with all that hangs on it.
 
-They check what they are given when they decorate, and bind to their cache when they are first called.
+What it is given is checked when it decorates; it binds to its cache when it is first called.
 """
 
 from __future__ import annotations
@@ -10,23 +10,19 @@ import inspect
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple, NoReturn
-
-import wrapt
+from typing import Any, Final, NamedTuple
 
 from cachecraft._cache import BareCache
-from cachecraft._core.calls import Key, Subject, prefix_of, rendered_tag
+from cachecraft._core.calls import Key, Subject, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
-from cachecraft._core.errors import OptionError, OptionTypeError, TemplateError
+from cachecraft._core.errors import OptionError, OptionTypeError
 from cachecraft._core.keys import qualified_name
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Function
 from cachecraft._core.tally import Tally
-from cachecraft._core.templates import Template, check_pattern
-from cachecraft._drivers import through
 from cachecraft._wrappers import generate
 from cachecraft.stats import Stats
 
@@ -54,24 +50,25 @@ class Handle:
             raise OptionTypeError(f"{min(unknown)}= is no option of cached; there are {', '.join(sorted(_OPTIONS))}")
         self.cache = cache
         self.fn = fn
-        self.is_async = _is_async(fn)
+        self.is_async = is_async(fn)
         self.policy = Policy.of(options)
         self.serializer = options.get("serializer")
         self._namespace = _namespace(options.get("namespace"))
         self._parameters = {name: value for name, value in options.items() if name != "serializer"}
-        signature = self.signature = _signature(fn)
+        signature = self.signature = signature_of(fn)
         key, vary = options.get("key"), options.get("vary")
         if vary is not None and not callable(vary):
             raise OptionTypeError(f"vary={vary!r} must be a function without arguments, such as a ContextVar's get")
         name = qualified_name(fn) or _lambda_name(fn)
         if name is None and key is None and self._namespace is None:
             raise OptionError(
-                f"{_label(fn)} has no name that lasts, so its entries could be taken for another's; give key= or namespace="
+                f"{label_of(fn)} has no name that lasts, so its entries could be taken for another's; give key="
+                " or namespace="
             )
         self.subject = Subject(
             signature,
             name=name or "",
-            label=name or _label(fn),
+            label=name or label_of(fn),
             key=key,
             tags=options.get("tags") or (),
             vary=vary,
@@ -81,7 +78,12 @@ class Handle:
         self._lock = threading.Lock()
         self._function: Function | None = None
         made = generate(
-            fn, signature, self.subject.keyed, owned=self.subject.owned, is_async=self.is_async, label=self.subject.label
+            fn,
+            signature,
+            self.subject.keyed,
+            owned=self.subject.owned,
+            is_async=self.is_async,
+            label=self.subject.label,
         )
         self._order, self._call, self._bind = made.values, made.call, made.bind
         self._order.__qualname__ = self.subject.label  # what Python calls it when arguments do not fit
@@ -147,8 +149,8 @@ class Handle:
         if self.subject.owned and not _has_method(values[0], self.fn):
             label = self.fn.__qualname__
             raise OptionTypeError(
-                f"{self.subject.parameters[0]!r} of the method {label} is {values[0]!r}, whose class has no such method;"
-                f" pass the object first, as in {label}.invalidate(obj, ...)"
+                f"{self.subject.parameters[0]!r} of the method {label} is {values[0]!r}, whose class has no such"
+                f" method; pass the object first, as in {label}.invalidate(obj, ...)"
             )
         return values
 
@@ -261,34 +263,36 @@ def decorate(cache: BareCache, fn: Any, options: dict[str, Any]) -> Any:
         return type(fn)(decorate(cache, fn.__func__, options))
     if isinstance(fn, property):
         return property(decorate(cache, fn.fget, options), fn.fset, fn.fdel, fn.__doc__)
-    _check_callable(fn, "cached")
+    check_callable(fn, "cached")
     return Handle(cache, fn, options).wrapper
 
 
-def _check_callable(fn: Any, decorator: str) -> None:
+def check_callable(fn: Any, decorator: str) -> None:
     if isinstance(fn, type):
-        raise OptionTypeError(f"{decorator} got the class {fn.__qualname__}; decorate its methods, or a function that makes it")
+        raise OptionTypeError(
+            f"{decorator} got the class {fn.__qualname__}; decorate its methods, or a function that makes it"
+        )
     if not callable(fn):
         raise OptionTypeError(f"{decorator} got {fn!r}, which is not callable; decorate a function")
     if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
         raise OptionTypeError(
-            f"{decorator} got the generator {_label(fn)}, whose items come only once; decorate a function that returns a"
-            " list of them"
+            f"{decorator} got the generator {label_of(fn)}, whose items come only once; decorate a function that"
+            " returns a list of them"
         )
 
 
-def _is_async(fn: Any) -> bool:
+def is_async(fn: Any) -> bool:
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - asked what it is, not whether
 
 
-def _signature(fn: Callable[..., Any]) -> inspect.Signature:
+def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(fn)
     except (ValueError, TypeError):  # some builtins tell nobody what they take
         return inspect.signature(lambda *args, **kwargs: None)
 
 
-def _label(fn: Any) -> str:
+def label_of(fn: Any) -> str:
     inner = getattr(fn, "func", fn)
     return getattr(fn, "__qualname__", None) or f"{type(fn).__name__}({getattr(inner, '__qualname__', inner)!s})"
 
@@ -304,215 +308,12 @@ def _namespace(value: object) -> str | None:
     raise OptionTypeError(f"namespace={value!r} must be text")
 
 
-# -- functions that write ------------------------------------------------------------------------------------
-
-
-def _delete(cache: BareCache, prefix: str, key: Template, known: Mapping[str, Any]) -> Flow[Any]:
-    flow: Flow[Any] = cache.keeper.delete(prefix + key.render(known))
-    return flow
-
-
-def _sweep(cache: BareCache, prefix: str, pattern: Template, known: Mapping[str, Any]) -> Flow[Any]:
-    flow: Flow[Any] = cache.keeper.sweep(prefix, pattern.render(known))
-    return flow
-
-
-class Write:
-    """What ``invalidates`` has to drop once a write has ended."""
-
-    def __init__(
-        self, cache: BareCache, functions: Sequence[Any], fn: Callable[..., Any], options: Mapping[str, Any]
-    ) -> None:
-        self.cache = cache
-        self.label = qualified_name(fn) or _label(fn)
-        self.signature = _signature(fn)
-        self.builtin = inspect.isbuiltin(fn)
-        self.when = options["when"]
-        self.on_success_only = options["on_success_only"]
-        if self.when is not None and not callable(self.when):
-            raise OptionTypeError(f"when={self.when!r} must be a function of the result")
-        self.handles = [_handle(function, "invalidates") for function in functions]
-        for handle in self.handles:
-            self._check_shares(handle)
-        self.keys = self._templates("key", options["key"])
-        self.patterns = self._templates("pattern", options["pattern"])
-        self.tags = self._templates("tags", options["tags"])
-        if not (self.handles or self.keys or self.patterns or self.tags):
-            raise OptionTypeError("invalidates was told nothing to drop; name functions, or give key=, pattern= or tags=")
-
-    def _check_shares(self, handle: Handle) -> None:
-        for name, parameter in handle.signature.parameters.items():
-            optional = parameter.default is not parameter.empty or parameter.kind in (
-                parameter.VAR_POSITIONAL,
-                parameter.VAR_KEYWORD,
-            )
-            if name not in self.signature.parameters and not optional:
-                raise TemplateError(
-                    f"invalidates({handle.subject.label}): {self.label} has no parameter {name!r} to share with it; give"
-                    " pattern= or tags=, or call invalidate() yourself"
-                )
-
-    def _templates(self, option: str, given: object) -> list[Template]:
-        if given is None:
-            return []
-        texts = [given] if isinstance(given, str) else given
-        if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-            raise OptionTypeError(f"{option}={given!r} must be a template, or a list of them")
-        if option == "pattern":
-            for text in texts:
-                check_pattern(text)
-        return [Template.parse(text, tuple(self.signature.parameters), option=option, extra=("result",)) for text in texts]
-
-    def arguments(self, instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-        # A builtin is "bound" to its module, or to an object that its signature does not mention.
-        owned = instance is not None and not self.builtin
-        bound = self.signature.bind(*((instance, *args) if owned else args), **kwargs)
-        bound.apply_defaults()
-        return dict(bound.arguments)
-
-    def flows(self, arguments: dict[str, Any], outcome: tuple[Any] | None) -> list[tuple[BareCache, Flow[Any]]]:
-        """What to run, given the arguments and, if the write returned, its result.
-
-        Each flow works out by itself what to drop: where one cannot, the others go on.
-        """
-        if outcome is None and self.on_success_only:
-            return []
-        jobs: list[tuple[BareCache, Flow[Any]]] = []
-        try:
-            if outcome is not None and self.when is not None and not self.when(outcome[0]):
-                return []
-        except Exception as error:  # nobody knows whether to drop: then drop, and tell
-            jobs.append((self.cache, _later_flow(partial(_throw, error))))
-        jobs += [
-            (each.cache, _later_flow(lambda each=each: each.function().drop(each.shared(arguments))))  # type: ignore[misc]  # a default binds the loop's handle
-            for each in self.handles
-            if each.cache.enabled
-        ]
-        known = arguments if outcome is None else {"result": outcome[0], **arguments}
-        drops = self._drops(known) if self.cache.enabled else ()
-        return [*jobs, *((self.cache, _later_flow(drop)) for drop in drops)]
-
-    def _drops(self, known: dict[str, Any]) -> Iterator[Callable[[], Flow[Any]]]:
-        """What the templates say to drop; without a result, those that need none."""
-        cache, prefix = self.cache, prefix_of(self.cache.namespace)
-
-        def usable(templates: list[Template]) -> list[Template]:
-            return [each for each in templates if "result" in known or "result" not in each.names]
-
-        for key in usable(self.keys):
-            yield partial(_delete, cache, prefix, key, known)
-        for pattern in usable(self.patterns):
-            yield partial(_sweep, cache, prefix, pattern, known)
-        tags = usable(self.tags)
-        if tags:
-            yield lambda: cache.keeper.untag(prefix, [rendered_tag(tag, known) for tag in tags])
-
-    def report(self, errors: list[Exception], outcome: tuple[Any] | None) -> None:
-        """Invalidations failed. The caller hears of it, unless there is an error already that it must hear of."""
-        for error in errors:
-            log.warning("an invalidation after %s failed: %r", self.label, error)
-        if errors and outcome is not None:
-            raise errors[0]
-
-
-def _later_flow(make: Callable[[], Flow[Any]]) -> Flow[Any]:
-    return (yield from make())
-
-
-def _throw(error: Exception) -> NoReturn:
-    raise error
-
-
-def _handle(function: Any, decorator: str) -> Handle:
+def handle_of(function: Any, decorator: str) -> Handle:
     inner = getattr(function, "__func__", function)
     inner = getattr(inner, "fget", inner)
     handle = getattr(inner, "__cachecraft__", None)
     if not isinstance(handle, Handle):
-        raise OptionTypeError(f"{decorator} got {function!r}, which is not a cached function; decorate it with @cached first")
+        raise OptionTypeError(
+            f"{decorator} got {function!r}, which is not a cached function; decorate it with @cached first"
+        )
     return handle
-
-
-def invalidating(cache: BareCache, functions: Sequence[Any], options: Mapping[str, Any]) -> Callable[[Any], Any]:
-    """Make the decorator of a function that writes."""
-
-    def decorator(fn: Any) -> Any:
-        target = getattr(fn, "__func__", fn)
-        _check_callable(target, "invalidates")
-        write = Write(cache, functions, target, options)
-        return wrapt.FunctionWrapper(fn, _awrite(write) if _is_async(target) else _write(write))
-
-    return decorator
-
-
-def _write(write: Write) -> Callable[..., Any]:
-    def settle(arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
-        errors = []
-        for cache, flow in write.flows(arguments, outcome):
-            try:
-                cache.driver.run(flow)
-            except Exception as error:
-                errors.append(error)
-        write.report(errors, outcome)
-
-    def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        arguments = write.arguments(instance, args, kwargs)
-        try:
-            result = wrapped(*args, **kwargs)
-        except BaseException:
-            settle(arguments, None)
-            raise
-        settle(arguments, (result,))
-        return result
-
-    return call
-
-
-def _awrite(write: Write) -> Callable[..., Any]:
-    async def settle(arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
-        errors = []
-        for cache, flow in write.flows(arguments, outcome):
-            try:
-                await cache.driver.arun(flow)
-            except Exception as error:
-                errors.append(error)
-        write.report(errors, outcome)
-
-    async def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-        arguments = write.arguments(instance, args, kwargs)
-        try:
-            result = await wrapped(*args, **kwargs)
-        except BaseException:
-            # Cancelled, perhaps: the commit may have happened all the same.
-            await through(settle(arguments, None))
-            raise
-        await through(settle(arguments, (result,)))
-        return result
-
-    return call
-
-
-def updating(cache: BareCache, function: Any, value: Callable[[Any], Any] | None) -> Callable[[Any], Any]:
-    """Make the decorator of a function whose result is what a cached function would now return."""
-    handle = _handle(function, "updates")
-    if value is not None and not callable(value):
-        raise OptionTypeError(f"value={value!r} must be a function from the result of the write to the value to keep")
-    made = value or (lambda result: result)
-
-    def decorator(fn: Any) -> Any:
-        target = getattr(fn, "__func__", fn)
-        _check_callable(target, "updates")
-        if _is_async(target) is not handle.is_async:
-            raise OptionTypeError(f"updates({handle.subject.label}): one of the two functions is async, the other is not")
-        write = Write(cache, [function], target, {"key": None, "pattern": None, "tags": None, "when": None, "on_success_only": False})
-
-        def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
-            if not handle.cache.enabled:
-                return wrapped(*args, **kwargs)
-            values = handle.shared(write.arguments(instance, args, kwargs))
-            return handle._answer(handle.function().write(values, partial(wrapped, *args, **kwargs), made))
-
-        return wrapt.FunctionWrapper(fn, call)
-
-    return decorator
-
-

@@ -12,8 +12,8 @@ import hypothesis
 import pytest
 
 from cachecraft import Cache
-from tests.clock import FakeClock
 from tests.callers import Async, Sync, flights_of, running_loop, until
+from tests.clock import FakeClock
 from tests.servers import RedisServer
 
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)

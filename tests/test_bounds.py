@@ -47,7 +47,9 @@ def test_all_functions_of_a_cache_share_one_bound(make_cache: Callable[..., Cach
     assert sum(load.cache_info().currsize for load in loads) == 10
 
 
-def test_what_is_asked_for_again_and_again_stays_while_others_pass_by(make_cache: Callable[..., Cache], colour: Colour) -> None:
+def test_what_is_asked_for_again_and_again_stays_while_others_pass_by(
+    make_cache: Callable[..., Cache], colour: Colour
+) -> None:
     cache = make_cache(max_entries=100)
     load = one(cache, colour)
     for x in range(5):
@@ -104,7 +106,9 @@ def test_long_texts_as_arguments_weigh_too(
     assert 1 <= size.cache_info().currsize <= 10
 
 
-def test_a_value_larger_than_the_bound_is_handed_out_and_not_stored(make_cache: Callable[..., Cache], colour: Colour) -> None:
+def test_a_value_larger_than_the_bound_is_handed_out_and_not_stored(
+    make_cache: Callable[..., Cache], colour: Colour
+) -> None:
     cache = make_cache(max_bytes=10_000)
     load = one(cache, colour)
     colour(load(1))

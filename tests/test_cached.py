@@ -18,8 +18,8 @@ import pytest
 
 import cachecraft
 from cachecraft import MISSING, Cache, UnkeyableError
-from tests.clock import FakeClock
 from tests.callers import Async, Sync
+from tests.clock import FakeClock
 
 Colour = Sync | Async
 
@@ -87,7 +87,18 @@ def test_positions_keywords_and_defaults_mean_the_same_call(cache: Cache, colour
 
 
 DIFFERENT = [1, 1.0, True, "1", b"1", Decimal(1), (1,), [1], {1}, frozenset({1}), {"1": 1}, "[1]", None, "None"]
-SUBTLE = [0.0, -0.0, float("nan"), Decimal("1.0"), Decimal("1.00"), ["a", "b"], "a:b", ["a:b"], ("a", ("b",)), ["a", ["b"]]]
+SUBTLE = [
+    0.0,
+    -0.0,
+    float("nan"),
+    Decimal("1.0"),
+    Decimal("1.00"),
+    ["a", "b"],
+    "a:b",
+    ["a:b"],
+    ("a", ("b",)),
+    ["a", ["b"]],
+]
 
 
 @pytest.mark.parametrize("others", [(), (7,)], ids=["alone", "beside another argument"])
@@ -158,7 +169,9 @@ def test_a_key_that_leaves_the_session_out_hits_with_another_session(cache: Cach
     assert calls == [1]
 
 
-def test_a_template_key_is_as_written_and_one_and_its_text_meet_there(make_cache: Callable[..., Cache], colour: Colour) -> None:
+def test_a_template_key_is_as_written_and_one_and_its_text_meet_there(
+    make_cache: Callable[..., Cache], colour: Colour
+) -> None:
     cache = make_cache(namespace="shop")
     calls: list[Any] = []
 

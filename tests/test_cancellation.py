@@ -151,7 +151,9 @@ def test_a_cancelled_task_leaves_the_threads_that_joined_it_to_load_for_themselv
         assert flights_of(cache) == []
 
 
-async def test_a_cancelled_refresh_is_no_answer_and_can_be_begun_again(make_cache: Callable[..., Cache], clock: FakeClock) -> None:
+async def test_a_cancelled_refresh_is_no_answer_and_can_be_begun_again(
+    make_cache: Callable[..., Cache], clock: FakeClock
+) -> None:
     cache = make_cache()
     calls: list[int] = []
     gate = asyncio.Event()

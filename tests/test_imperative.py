@@ -128,7 +128,14 @@ def test_glob_characters_in_a_key_are_nothing_special(cache: Cache, colour: Colo
     for key in ("a*", "ab", "a?", "[a]", "a b", "ä", "a%41"):
         by_hand.set(key, key)
     assert by_hand.delete("a*")
-    assert [by_hand.get(key) for key in ("ab", "a?", "[a]", "a b", "ä", "a%41")] == ["ab", "a?", "[a]", "a b", "ä", "a%41"]
+    assert [by_hand.get(key) for key in ("ab", "a?", "[a]", "a b", "ä", "a%41")] == [
+        "ab",
+        "a?",
+        "[a]",
+        "a b",
+        "ä",
+        "a%41",
+    ]
 
 
 def test_two_caches_share_nothing(make_cache: Callable[..., Cache], colour: Colour) -> None:

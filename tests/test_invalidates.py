@@ -58,13 +58,17 @@ def test_several_functions_keys_patterns_and_tags_at_once(cache: Cache, colour: 
     colour(get_user(1, "acme"))
     colour(rename(1, "acme"))
     assert colour(get_user.get(1, "acme")) is MISSING
-    left = [key for key in ("one:1", "two:1", "list:1:a", "list:1:b", "list:2:a", "other:1", "tagged")
-            if by_hand.get(key) is not MISSING]
+    left = [
+        key
+        for key in ("one:1", "two:1", "list:1:a", "list:1:b", "list:2:a", "other:1", "tagged")
+        if by_hand.get(key) is not MISSING
+    ]
     assert left == ["list:2:a"]
 
 
 @pytest.mark.parametrize(
-    "written", ["def f(user_id, /): ...", "def f(*args, **kwargs): ...", "def f(user_id, *args, tenant='main', **more): ..."]
+    "written",
+    ["def f(user_id, /): ...", "def f(*args, **kwargs): ...", "def f(user_id, *args, tenant='main', **more): ..."],
 )
 def test_every_kind_of_parameter_is_shared_by_name(cache: Cache, written: str) -> None:
     space: dict[str, Any] = {"__name__": "written"}
@@ -352,7 +356,14 @@ def test_class_and_static_methods_and_functions_without_a_signature(cache: Cache
         @cache.invalidates(get)
         def four(cls, user_id: int) -> None: ...
 
-    for write in (Repository.one, Repository.two, Repository.three, Repository.four, Repository().one, Repository().four):
+    for write in (
+        Repository.one,
+        Repository.two,
+        Repository.three,
+        Repository.four,
+        Repository().one,
+        Repository().four,
+    ):
         kept = Repository.get(1)
         assert Repository.get(1) is kept
         write(1)
@@ -383,7 +394,9 @@ def test_a_sync_write_may_name_an_async_function_and_the_other_way_round(cache: 
     assert asyncio.run(get.get(1)) is MISSING
 
 
-def test_a_write_with_a_parameter_called_result_keeps_its_meaning_for_what_is_shared(cache: Cache, colour: Colour) -> None:
+def test_a_write_with_a_parameter_called_result_keeps_its_meaning_for_what_is_shared(
+    cache: Cache, colour: Colour
+) -> None:
     calls: list[Any] = []
 
     @cache.cached

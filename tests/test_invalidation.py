@@ -43,7 +43,9 @@ def test_an_expired_entry_does_not_count_as_dropped(cache: Cache, clock: FakeClo
 
 @pytest.mark.parametrize("argument", [1, "a:*", 0.0, [1, "b"], {"k": None}])
 @pytest.mark.parametrize("indexed_before", [False, True])
-def test_by_the_key_that_the_function_tells(cache: Cache, colour: Colour, argument: object, indexed_before: bool) -> None:
+def test_by_the_key_that_the_function_tells(
+    cache: Cache, colour: Colour, argument: object, indexed_before: bool
+) -> None:
     load = numbered(cache, colour)
     by_hand = colour.on(cache)
     if indexed_before:
@@ -142,7 +144,9 @@ def test_invalidating_nothing_in_particular_is_refused(cache: Cache, colour: Col
         colour.on(cache).invalidate()
 
 
-def test_a_pattern_finds_entries_with_default_keys_kept_before_and_after_it_was_first_used(cache: Cache, colour: Colour) -> None:
+def test_a_pattern_finds_entries_with_default_keys_kept_before_and_after_it_was_first_used(
+    cache: Cache, colour: Colour
+) -> None:
     load = numbered(cache, colour)
     colour(load(1))
     assert colour.on(cache).invalidate(pattern="*load:*") == 1
@@ -437,7 +441,9 @@ def test_refresh_that_has_waited_long_enough_loads_for_itself(cache: Cache, colo
     assert first.result(PATIENCE) == 1
 
 
-def test_invalidations_amid_loads_of_many_threads_neither_fail_nor_leave_old_values(make_cache: Callable[..., Cache]) -> None:
+def test_invalidations_amid_loads_of_many_threads_neither_fail_nor_leave_old_values(
+    make_cache: Callable[..., Cache],
+) -> None:
     cache = make_cache()
     truth = dict.fromkeys(range(8), 0)
     seen: list[str] = []
@@ -449,7 +455,9 @@ def test_invalidations_amid_loads_of_many_threads_neither_fail_nor_leave_old_val
 
         return load
 
-    loads = [loader(options) for options in ({}, {"tags": ["t:{x}"]}, {"key": "u:{x}"}, {"tags": lambda r, x: [f"t:{x}"]})]
+    loads = [
+        loader(options) for options in ({}, {"tags": ["t:{x}"]}, {"key": "u:{x}"}, {"tags": lambda r, x: [f"t:{x}"]})
+    ]
     ways: list[Callable[[Any, int], Any]] = [
         lambda load, x: load.invalidate(x),
         lambda load, x: cache.invalidate(key=load.key(x)),

@@ -46,7 +46,9 @@ def test_cache_clear_forgets_entries_and_counters(cache: Cache, colour: Colour) 
     assert tuple(load.cache_info())[:2] == (1, 1)
 
 
-def test_cache_clear_before_the_first_call_and_with_the_cache_off(make_cache: Callable[..., Cache], colour: Colour) -> None:
+def test_cache_clear_before_the_first_call_and_with_the_cache_off(
+    make_cache: Callable[..., Cache], colour: Colour
+) -> None:
     for cache in (make_cache(), make_cache(enabled=False)):
         load = cache.cached(colour.loader(lambda: 1))
         assert colour(load.cache_clear()) == 0

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from cachecraft import MISSING, Cache, OptionTypeError, UnkeyableError
-from tests.clock import FakeClock
 from tests.callers import Async, Gate, Sync
+from tests.clock import FakeClock
 
 Colour = Sync | Async
 
@@ -63,7 +63,9 @@ def test_forgetting_the_object_is_an_error_and_not_an_invalidation_of_nothing(ca
     assert len(one.calls) == 1
 
 
-def test_a_cached_method_does_not_keep_its_object_alive_and_its_values_die_with_it(cache: Cache, colour: Colour) -> None:
+def test_a_cached_method_does_not_keep_its_object_alive_and_its_values_die_with_it(
+    cache: Cache, colour: Colour
+) -> None:
     class Value:
         pass
 

@@ -272,9 +272,7 @@ def _fail_oddly() -> None:
     raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "cannot be made without __init__")
 
 
-def test_an_exception_that_would_come_back_different_is_not_remembered(
-    cache: Cache, other: Cache, colour: Any
-) -> None:
+def test_an_exception_that_would_come_back_different_is_not_remembered(cache: Cache, other: Cache, colour: Any) -> None:
     for each in (cache, other):
         f = each.cached(ttl=600, cache_errors=UnicodeDecodeError)(colour.loader(_fail_oddly))
         with pytest.raises(UnicodeDecodeError, match="cannot be made"):

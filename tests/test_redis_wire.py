@@ -14,7 +14,7 @@ from tests.servers import RedisServer
 
 
 @pytest.fixture
-def heard(proxy: Proxy) -> Iterator[Cache]:  # noqa: F811 - the fixture
+def heard(proxy: Proxy) -> Iterator[Cache]:
     """A cache whose line we listen to, warmed up."""
     with Cache(proxy.url, namespace="shop") as made:
         yield made
@@ -207,9 +207,7 @@ NAMESPACES = ["shop", "shop:eu", "shop2", "", "s*", "[s]hop"]
 
 
 @pytest.mark.parametrize("namespace", NAMESPACES)
-def test_nothing_leaves_its_namespace(
-    redis_server: RedisServer, redis_url: str, colour: Any, namespace: str
-) -> None:
+def test_nothing_leaves_its_namespace(redis_server: RedisServer, redis_url: str, colour: Any, namespace: str) -> None:
     def gone() -> list[bool]:
         return [colour.on(each).get("eu:1") is MISSING for each in caches.values()]
 
@@ -260,9 +258,7 @@ def test_a_pattern_finds_its_entries_among_many(cache: Cache, redis_server: Redi
     f = cache.cached(ttl=600, key="user:{number}")(colour.loader(_load))
     for number in range(30):
         colour(f(number))
-    redis_server.cli(
-        "EVAL", "for i = 1, 12000 do redis.call('SET', 'shop:noise:' .. i, i, 'PX', 600000) end", 0
-    )
+    redis_server.cli("EVAL", "for i = 1, 12000 do redis.call('SET', 'shop:noise:' .. i, i, 'PX', 600000) end", 0)
     told: list[int] = []
     assert colour.on(cache).invalidate(pattern="user:*", progress=told.append) == 30
     assert all(colour(f.get(number)) is MISSING for number in range(30))

@@ -51,7 +51,10 @@ def test_no_fault_breaks_a_promise(flavour: str, choices: bytes) -> None:
 @deep
 @given(choices=CHOICES)
 def test_without_faults_nothing_is_left_behind(threads: tuple[int, ...], choices: bytes) -> None:
-    World(Scene(threads=threads, jobs=(read("a"), read("a"), read("b"), drop("a"), untag, write("a")), each=4), Walk(choices)).run()
+    World(
+        Scene(threads=threads, jobs=(read("a"), read("a"), read("b"), drop("a"), untag, write("a")), each=4),
+        Walk(choices),
+    ).run()
 
 
 @deep

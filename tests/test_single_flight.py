@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cachecraft import Cache
-from tests.clock import FakeClock
 from tests.callers import PATIENCE, Async, Gate, Sync, flights_of, running_loop, until
+from tests.clock import FakeClock
 
 Colour = Sync | Async
 
@@ -106,7 +106,9 @@ def test_one_and_true_in_flight_at_once_are_two_loads(cache: Cache, colour: Colo
     assert load.stats.loads == 3
 
 
-def test_who_joins_gets_the_very_exception_of_the_loader_and_the_next_caller_loads(cache: Cache, colour: Colour) -> None:
+def test_who_joins_gets_the_very_exception_of_the_loader_and_the_next_caller_loads(
+    cache: Cache, colour: Colour
+) -> None:
     gate = Gate()
     errors: list[ValueError] = []
 
@@ -424,7 +426,9 @@ def test_a_load_whose_loop_was_closed_under_it_blocks_nobody(cache: Cache, optio
     task.get_coro().close()
 
 
-def test_a_refresh_whose_loop_was_closed_under_it_is_begun_again(make_cache: Callable[..., Cache], clock: FakeClock) -> None:
+def test_a_refresh_whose_loop_was_closed_under_it_is_begun_again(
+    make_cache: Callable[..., Cache], clock: FakeClock
+) -> None:
     cache = make_cache()
     calls: list[int] = []
     blocked: list[Any] = []

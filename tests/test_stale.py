@@ -126,9 +126,7 @@ def test_failing_refreshes_do_not_stretch_the_window(
         colour(load())
 
 
-def test_a_refresh_that_is_interrupted_does_not_stop_later_ones(
-    cache: Cache, clock: FakeClock, source: Source
-) -> None:
+def test_a_refresh_that_is_interrupted_does_not_stop_later_ones(cache: Cache, clock: FakeClock, source: Source) -> None:
     load = source.decorated(cache, Sync(), ttl=10, stale=1000)
     load()
     for turn in range(2, 14):  # more often than there are threads behind
@@ -336,7 +334,13 @@ def test_no_hit_no_refresh(cache: Cache, clock: FakeClock, colour: Colour, sourc
     [(1.0, 0.5, False), (1.0, 0.7, True), (5.0, 0.9, False), (5.0, 0.995, True), (50.0, 0.999999, False)],
 )
 def test_with_beta_the_odds_of_an_early_refresh_rise_towards_the_end(
-    make_cache: Callable[..., Cache], clock: FakeClock, colour: Colour, source: Source, left: float, chance: float, early: bool
+    make_cache: Callable[..., Cache],
+    clock: FakeClock,
+    colour: Colour,
+    source: Source,
+    left: float,
+    chance: float,
+    early: bool,
 ) -> None:
     """A load that took one second is refreshed with ``left`` seconds to go if ``-ln(1 - chance) >= left``."""
     cache = make_cache(random=lambda: chance)
@@ -349,7 +353,9 @@ def test_with_beta_the_odds_of_an_early_refresh_rise_towards_the_end(
     assert source.calls == 1 + early
 
 
-def test_beta_leaves_quick_loads_alone(make_cache: Callable[..., Cache], clock: FakeClock, colour: Colour, source: Source) -> None:
+def test_beta_leaves_quick_loads_alone(
+    make_cache: Callable[..., Cache], clock: FakeClock, colour: Colour, source: Source
+) -> None:
     cache = make_cache(random=lambda: 0.999)
     load = source.decorated(cache, colour, ttl=100, beta=1.0)
     colour(load())
@@ -488,6 +494,49 @@ def test_a_refresh_does_not_wait_for_the_load_it_was_asked_from(cache: Cache, cl
                 await asyncio.sleep(0)
 
     asyncio.run(main(), debug=True)
+
+
+def test_a_refresh_joins_the_load_it_was_asked_from(cache: Cache, clock: FakeClock, colour: Colour) -> None:
+    """It runs in a copy of that load's context, and yet it is not a part of it that would wait for itself."""
+    outers: list[int] = []
+    inners: list[int] = []
+
+    def joined() -> bool:
+        return len(outers) < 2 or outer.stats.waits == 1
+
+    if colour.is_async:
+
+        @cache.cached(ttl=10, tags=["t"])
+        async def outer() -> int:
+            outers.append(1)
+            value = await inner()
+            while not joined():
+                await asyncio.sleep(0.001)
+            return int(value)
+
+        @cache.cached(ttl=10, stale=1000)
+        async def inner() -> int:
+            inners.append(1)
+            return 1 if len(inners) == 1 else await outer()
+    else:
+
+        @cache.cached(ttl=10, tags=["t"])
+        def outer() -> int:
+            outers.append(1)
+            value = inner()
+            until(joined)
+            return int(value)
+
+        @cache.cached(ttl=10, stale=1000)
+        def inner() -> int:
+            inners.append(1)
+            return 1 if len(inners) == 1 else int(outer())
+
+    colour(outer())
+    clock.advance(11)
+    assert colour(outer()) == 1
+    until(lambda: not flights_of(cache))
+    assert (len(outers), len(inners)) == (2, 2)
 
 
 def test_refreshes_and_invalidations_by_many_threads_end(make_cache: Callable[..., Cache], clock: FakeClock) -> None:

@@ -57,7 +57,9 @@ def one(cache: Cache, colour: Colour, **options: Any) -> Any:
     [(90, 90), (2.0, 2), ("90s", 90), ("5m", 300), ("1h30m", 5400), ("7d", 604800), (timedelta(minutes=2), 120),
      (MEDIUM, 3600), (COLD, 86400), (STATIC, 604800), (None, 3600)],
 )  # fmt: skip
-def test_an_entry_is_served_until_its_ttl_is_over(cache: Cache, clock: FakeClock, colour: Colour, ttl: Any, seconds: int) -> None:
+def test_an_entry_is_served_until_its_ttl_is_over(
+    cache: Cache, clock: FakeClock, colour: Colour, ttl: Any, seconds: int
+) -> None:
     load = one(cache, colour, ttl=ttl)
     colour(load())
     clock.advance(seconds - 0.001)

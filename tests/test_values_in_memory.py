@@ -67,7 +67,7 @@ def keeper(cache: Cache, colour: Colour, make: Callable[[], Any], **options: Any
 IMMUTABLE: list[Any] = [
     None, True, 7, 2**100, 1.5, 1j, "text", b"bytes", (1, "a", (2,)), frozenset({1, (2,)}), range(3), Color.RED,
     decimal.Decimal("1.10"), uuid.UUID(int=5), PurePosixPath("/a"), dt.date(2024, 1, 2), dt.timedelta(1),
-    dt.datetime(2024, 1, 2, tzinfo=dt.timezone.utc), Frozen("a", ("b",)), len, dict,
+    dt.datetime(2024, 1, 2, tzinfo=dt.UTC), Frozen("a", ("b",)), len, dict,
 ]  # fmt: skip
 
 

@@ -48,7 +48,7 @@ THROTTLE: Final = 1.0
 _FIRST_PAUSE: Final = 0.002
 _PAUSE: Final = 0.05
 _TRIES: Final = 8
-"""How often on end to find the key changed under our hands, with nobody to wait for; then the caller loads for itself."""
+"""How often on end to find the key changed under our hands, with nobody to wait for; then we load for ourselves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +146,7 @@ def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
 
 
 def _decide(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
-    """What to do: a function that hands out the value, a lease to load under, an old value to fall back on, or alone."""
+    """What to do: hand out the value, load under a lease, load with an old value to fall back on, or load alone."""
     counted = False
     try:
         sight = yield from look(place, seek)
@@ -557,5 +557,3 @@ def peek(place: RemotePlace, values: Any) -> Flow[Any]:
         return MISSING
     served = sight.verdict in (Verdict.FRESH, Verdict.EARLY, Verdict.STALE) and sight.reason != "error"
     return sight.take() if served and sight.take is not None else MISSING
-
-

@@ -193,4 +193,3 @@ def _refresh_behind(place: LocalPlace, lookup: Any, run: Run) -> Flow[Flight | N
         place.give_up(flight)
         return None
     return flight
-

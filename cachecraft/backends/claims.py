@@ -1,4 +1,4 @@
-"""Which function a name in Redis belongs to: two that differ may not go by one name, or each would get the other's results.
+"""Which function a name in Redis belongs to: two that differ may not share one, or they would share their results.
 
 A factory gives all the closures it makes one name; so does a decorator without ``functools.wraps``. In memory that is
 no matter, since each function has a table of its own. It knows functions and names; no entry and no argument.
@@ -35,7 +35,7 @@ class Claims:
             self._holders[name] = (code, _ref(fn))  # of a module that was loaded again, say
         elif holder[0] is None or holder[0] != code or not _closes_over_the_same(holder[1](), fn):
             raise OptionError(
-                f"another function of this cache is called {name} too, or is the same with other variables from around it;"
+                f"another function of this cache is called {name} too, or is the same with other variables around it;"
                 " in Redis they would share their results. Give each a key= or a namespace= of its own"
             )
 

@@ -152,9 +152,7 @@ class Local:
         plain.value, plain.expires, plain.shelf, plain.size, plain.hits = value, expires, flight.shelf, size, 0
         return plain
 
-    def _named_node(
-        self, node: Named, flight: Flight, value: Any, expires: float, now: float, size: int
-    ) -> Named:
+    def _named_node(self, node: Named, flight: Flight, value: Any, expires: float, now: float, size: int) -> Named:
         policy, table, lookup = self.policy, self.table, flight.lookup
         if lookup is None:
             node.key, node.kind = flight.call_key, flight.kind

@@ -148,15 +148,15 @@ class Memory:
     def invalidate_pattern(self, prefix: str, pattern: str) -> int:
         """Drop what matches a glob pattern within one namespace."""
         matches = matcher(prefix + pattern)
-        fixed = prefix + pattern[: min((at for at, sign in enumerate(pattern) if sign in "*?[\\"), default=len(pattern))]
+        fixed = (
+            prefix + pattern[: min((at for at, sign in enumerate(pattern) if sign in "*?[\\"), default=len(pattern))]
+        )
         with self.lock:
             names = self._voided_names(matches, lambda stem: fixed.startswith(stem) or stem.startswith(fixed))
             doomed = [node for each in names for wire, node in each.items() if matches(wire)]
             return sum(map(self.drop, doomed))
 
-    def _voided_names(
-        self, doomed: Callable[[str], bool], concerns: Callable[[str], bool]
-    ) -> list[dict[str, Named]]:
+    def _voided_names(self, doomed: Callable[[str], bool], concerns: Callable[[str], bool]) -> list[dict[str, Named]]:
         """Void the loads whose wire keys are doomed; answers where nodes with such wire keys may be found.
 
         ``concerns`` tells whether a function whose keys begin so may have any.

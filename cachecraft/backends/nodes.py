@@ -74,7 +74,10 @@ class Shelf:
 
     def all(self) -> list[Node]:
         """Every node that stands here; those without a call key are found by name alone."""
-        return [*self.nodes.values(), *(node for node in self.names.values() if node.key is NO_KEY and node.shelf is self)]
+        return [
+            *self.nodes.values(),
+            *(node for node in self.names.values() if node.key is NO_KEY and node.shelf is self),
+        ]
 
     def belongs_to(self, owner: object) -> bool:
         """Ids are used again, so a shelf found by an id may be that of an object that has died."""

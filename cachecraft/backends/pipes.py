@@ -1,8 +1,8 @@
 """The way to Redis for tasks: one connection an event loop, on which the questions of one tick leave together.
 
 Nobody owns the connection, so nobody can leave it in a bad state: a caller that is cancelled lets go of its future, and
-the reply is read and dropped in its turn. No task runs here, so none is left over when a loop ends. It knows commands and
-replies, no entry and no key.
+the reply is read and dropped in its turn. No task runs here, so none is left over when a loop ends. It knows commands
+and replies, no entry and no key.
 """
 
 from __future__ import annotations

@@ -90,9 +90,9 @@ class Remote:
         subject = self.subject
         if subject.owner(values) is not None:
             raise UnkeyableError(
-                f"{subject.parameters[0]!r} of {subject.label} is a {type(values[0]).__qualname__} with no stable identity,"
-                " and in Redis entries outlive objects; give key= (such as 'item:{self.id}'), define __cache_key__(), or"
-                " make it a frozen dataclass"
+                f"{subject.parameters[0]!r} of {subject.label} is a {type(values[0]).__qualname__} with no stable"
+                " identity, and in Redis entries outlive objects; give key= (such as 'item:{self.id}'), define"
+                " __cache_key__(), or make it a frozen dataclass"
             )
         tags = self._standing
         if subject.tags:
@@ -250,7 +250,7 @@ class Remote:
         return _put_together((self.policy.cache_errors or ())[payload[0]][0], self.keeper.serializer.loads(payload[1:]))
 
     def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...] | None:
-        """The tags that follow from the result; ``None`` if they cannot be told, so that nothing could invalidate it."""
+        """The tags that follow from the result; ``None`` if they cannot be told: nothing could then invalidate it."""
         try:
             return tuple(tag_key(self.prefix, tag) for tag in self.subject.tags_of_result(seek.values, value))
         except Exception as error:
@@ -359,8 +359,8 @@ class RemoteKeeper:
     def _claim(self, subject: Subject, prefix: str, fn: Callable[..., Any]) -> None:
         if "<lambda>" in subject.stem and prefix == prefix_of(self.settings.namespace):
             raise OptionError(
-                f"{subject.label} has no name that lasts, so in Redis its entries could be taken for another's; give key= or"
-                " namespace="
+                f"{subject.label} has no name that lasts, so in Redis its entries could be taken for another's; give"
+                " key= or namespace="
             )
         self._claims.claim(f"{prefix}{subject.stem}{subject.version or ''}", fn)
 

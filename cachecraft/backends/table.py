@@ -49,9 +49,7 @@ class Lookup:
 
     __slots__ = ("key", "kind", "shelf", "table", "tags", "values", "wire")
 
-    def __init__(
-        self, table: Table, shelf: Shelf, values: Values, key: Any, kind: object, wire: str | None
-    ) -> None:
+    def __init__(self, table: Table, shelf: Shelf, values: Values, key: Any, kind: object, wire: str | None) -> None:
         self.table = table
         self.shelf = shelf
         self.values = values

@@ -1,7 +1,8 @@
 """What is true, in memory shared by all processes: for each item, what is committed and what readers may rely on.
 
 ``version`` is the committed version of an item, ``floor`` the highest whose invalidation has returned. A call that
-starts when the floor is ``n`` must not return less than ``n``. Each item has one writer, so plain 8-byte writes suffice.
+starts when the floor is ``n`` must not return less than ``n``. Each item has one writer, so plain
+8-byte writes suffice.
 """
 
 from __future__ import annotations

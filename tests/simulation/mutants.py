@@ -15,7 +15,7 @@ from cachecraft._core.flows import Seek, Sight
 from cachecraft.backends import redis, remote
 from cachecraft.backends.commands import PLANS, RELEASE, STAMP_TTL, Plan, milliseconds
 from tests.simulation import network
-from tests.simulation.faults import aged, failing, lease_over, lost, paused, restarted, stamp_evicted
+from tests.simulation.faults import aged, failing, lease_over, lost, restarted, stamp_evicted
 from tests.simulation.jobs import drop, read, sweep, untag, write
 from tests.simulation.model import ModelRedis, encoded
 from tests.simulation.process import Place
@@ -160,7 +160,10 @@ def _counters(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote.RemoteKeeper, "untag", _bump)
 
 
-_COUNTED: Final = {"redis": _Counts, "plans": {_Bump: Plan(lambda e: [("BUMP", tag) for tag in e.tags], lambda e, replies: len(replies))}}
+_COUNTED: Final = {
+    "redis": _Counts,
+    "plans": {_Bump: Plan(lambda e: [("BUMP", tag) for tag in e.tags], lambda e, replies: len(replies))},
+}
 
 
 # -- the server ---------------------------------------------------------------------------------------------------------
@@ -195,9 +198,7 @@ def _plan(kind: type[Remote[Any]], commands: Callable[[Any], list[Any]]) -> dict
 
 MUTANTS: Final = (
     Mutant("no compare on store", "P1", BY_KEY, mutation=_plan(Store, _store_anyhow)),
-    Mutant(
-        "stamps read after the load", "P1", BY_TAG, _replacing(flows, "_store", _stamps_after_the_load)
-    ),
+    Mutant("stamps read after the load", "P1", BY_TAG, _replacing(flows, "_store", _stamps_after_the_load)),
     Mutant("join by key", "P1", BY_TAG, mutation={"place": _JoinsByKey}),
     Mutant("join by token without stamps", "P1", BY_TAG, mutation={"place": _JoinsByToken}),
     Mutant("a token per process", "P1", BY_KEY, _replacing(flows, "_Won", _TokenPerProcess)),
@@ -209,7 +210,12 @@ MUTANTS: Final = (
         _COUNTED,
     ),
     Mutant("no fence on restart", "P1", replace(BY_KEY, faults=(restarted,)), mutation={"trust": True}),
-    Mutant("release without compare", "P2", Scene(jobs=(read("a"),), faults=(lease_over, failing), odds=4), mutation={"redis": _ReleasesAnything}),
+    Mutant(
+        "release without compare",
+        "P2",
+        Scene(jobs=(read("a"),), faults=(lease_over, failing), odds=4),
+        mutation={"redis": _ReleasesAnything},
+    ),
     # Not in the issue, and as easily got wrong:
     Mutant("acquire without compare", "P2", BY_KEY, mutation=_plan(Acquire, _acquire_anyhow)),
     Mutant(

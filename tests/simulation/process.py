@@ -49,7 +49,13 @@ class Flavour:
         def function(k: str) -> None: ...
 
         return Subject(
-            inspect.signature(function), name=name, label=name, key=f"{name}:{{k}}", tags=self.tags, vary=None, version=None
+            inspect.signature(function),
+            name=name,
+            label=name,
+            key=f"{name}:{{k}}",
+            tags=self.tags,
+            vary=None,
+            version=None,
         )
 
 
