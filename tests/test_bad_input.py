@@ -144,7 +144,7 @@ def test_a_password_is_not_shown() -> None:
 
 
 def test_jitter_refuses_bounds_out_of_order() -> None:
-    with pytest.raises(OptionError, match="low=0.3 is above high=0.2"):
+    with pytest.raises(OptionError, match=r"low=0.3 is above high=0.2"):
         Jitter(0.3, 0.2)
     assert Jitter(-0.5, -0.1).low == -0.5
 

@@ -162,7 +162,7 @@ def test_a_million_operations_of_eight_threads_never_exceed_the_bound_and_never_
     exceeded: list[Any] = []
     wrong: list[Any] = []
 
-    def work(seed: int) -> None:
+    def work(seed: int) -> None:  # noqa: PLR0912 - one branch for each kind of operation
         draw = random.Random(seed)
         owner = Owner()
         for turn in range(operations):

@@ -221,7 +221,7 @@ def test_a_key_function_that_returns_no_text_is_refused(cache: Cache) -> None:
     def load(x: int) -> int:
         return x
 
-    with pytest.raises(UnkeyableError, match="key= of .*load returned 5"):
+    with pytest.raises(UnkeyableError, match=r"key= of .*load returned 5"):
         load(1)
 
 
@@ -310,7 +310,7 @@ def test_chosen_exceptions_are_remembered_for_their_own_time(cache: Cache, clock
         raise NotFound(key) if key == "x" else ValueError(key)
 
     for _ in range(3):
-        with pytest.raises(NotFound, match="^no x$") as caught:
+        with pytest.raises(NotFound, match=r"^no x$") as caught:
             colour(find("x"))
         assert caught.value.key == "x"
         with pytest.raises(ValueError, match="y"):
@@ -394,7 +394,7 @@ def test_a_loader_whose_next_finds_nothing_raises_stop_iteration(cache: Cache) -
         first(())
 
 
-# -- switched off --------------------------------------------------------------------------------------------------------
+# -- switched off --------------------------------------------------------------------------------------------
 
 
 def test_a_cache_that_is_off_makes_plain_calls(make_cache: Callable[..., Cache], colour: Colour) -> None:
@@ -435,7 +435,7 @@ def test_the_environment_switches_every_cache_off(
     assert not cache.enabled
 
 
-# -- what can be decorated -----------------------------------------------------------------------------------------------
+# -- what can be decorated -----------------------------------------------------------------------------------
 
 
 def test_closures_of_one_factory_do_not_share(cache: Cache, colour: Colour) -> None:
@@ -558,7 +558,7 @@ def test_a_function_without_parameters_has_one_entry(cache: Cache, colour: Colou
     assert colour(load()) == 2
 
 
-# -- wrappers as objects ------------------------------------------------------------------------------------------------
+# -- wrappers as objects -------------------------------------------------------------------------------------
 
 
 @cachecraft.cached

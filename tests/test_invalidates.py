@@ -296,7 +296,7 @@ def test_an_invalidation_that_fails_does_not_hide_the_error_of_the_write(
     assert "an invalidation after" in caplog.text
 
 
-# -- methods ---------------------------------------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("through_class", [False, True])
@@ -453,7 +453,7 @@ def test_with_the_cache_off_it_is_a_plain_call(make_cache: Callable[..., Cache],
     assert cache._driver is None
 
 
-# -- what is refused at decoration --------------------------------------------------------------------------------------
+# -- what is refused at decoration ---------------------------------------------------------------------------
 
 
 def test_what_cannot_work_is_refused_at_decoration_by_name(cache: Cache) -> None:
@@ -473,7 +473,7 @@ def test_what_cannot_work_is_refused_at_decoration_by_name(cache: Cache) -> None
         decorate(pattern="*")
     with pytest.raises(OptionTypeError, match=r"not a cached function.*@cached"):
         decorate(write)
-    with pytest.raises(OptionTypeError, match="functions.*key=, pattern= or tags="):
+    with pytest.raises(OptionTypeError, match=r"functions.*key=, pattern= or tags="):
         decorate()
     with pytest.raises(OptionTypeError, match="tags=5"):
         decorate(tags=5)

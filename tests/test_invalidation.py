@@ -218,7 +218,7 @@ def test_an_evicted_entry_leaves_no_tag_behind(make_cache: Callable[..., Cache])
     assert len(memory.tags) == len(memory.names) == 10
 
 
-# -- loads under way ------------------------------------------------------------------------------------------------------
+# -- loads under way -----------------------------------------------------------------------------------------
 
 INVALIDATIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "f.invalidate": lambda colour, cache, load: colour(load.invalidate(1)),

@@ -14,7 +14,7 @@ from cachecraft import MISSING, Cache, ClosedError, OptionError, OptionTypeError
 from tests.redis_kit import cache, colour, other  # noqa: F401 - fixtures
 from tests.servers import RedisServer
 
-# -- a cached function -----------------------------------------------------------------------------------------------
+# -- a cached function ---------------------------------------------------------------------------------------
 
 
 def test_a_function_remembers_in_redis_and_another_process_finds_it(cache: Cache, other: Cache, colour: Any) -> None:
@@ -198,7 +198,7 @@ def test_options_that_make_a_key_differ_keep_entries_apart(cache: Cache, colour:
     assert colour(new.get(1)) is MISSING
 
 
-# -- methods ---------------------------------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------------------
 
 
 def test_a_method_without_a_stable_self_is_refused_with_the_remedies(cache: Cache, colour: Any) -> None:
@@ -257,7 +257,7 @@ def test_a_template_may_name_what_identifies_self(cache: Cache, other: Cache, co
     assert colour(shops[1].price.get(shops[1](2), 5)) is MISSING
 
 
-# -- names -----------------------------------------------------------------------------------------------------------
+# -- names ---------------------------------------------------------------------------------------------------
 
 
 def test_a_lambda_needs_a_key_or_a_namespace_in_redis(cache: Cache) -> None:
@@ -329,7 +329,7 @@ def test_a_function_defined_anew_takes_over_its_name(cache: Cache, monkeypatch: 
         f.invalidate_all()
 
 
-# -- by hand ---------------------------------------------------------------------------------------------------------
+# -- by hand -------------------------------------------------------------------------------------------------
 
 
 def test_by_hand_set_get_delete(cache: Cache, other: Cache, colour: Any) -> None:

@@ -49,7 +49,7 @@ def _user(number: int) -> User:
     return User(number, (Line([Point(number, 2)]),))
 
 
-# -- values ----------------------------------------------------------------------------------------------------------
+# -- values --------------------------------------------------------------------------------------------------
 
 VALUES = [
     None, False, True, 0, 0.0, -0.0, "", b"", [], {}, (), set(), frozenset(),
@@ -220,7 +220,7 @@ def test_a_serializer_that_raises_what_it_likes_is_a_miss(cache: Cache, colour: 
     assert f.stats.reasons == {"absent": 1, "corrupt": 1}
 
 
-# -- remembered exceptions -------------------------------------------------------------------------------------------
+# -- remembered exceptions -----------------------------------------------------------------------------------
 
 
 class NotFound(Exception):
@@ -280,7 +280,7 @@ def test_an_exception_that_would_come_back_different_is_not_remembered(cache: Ca
         assert (f.stats.loads, f.stats.refused) == (1, 1)
 
 
-# -- bytes found there -----------------------------------------------------------------------------------------------
+# -- bytes found there ---------------------------------------------------------------------------------------
 
 
 def _damaged(good: bytes, foreign: bytes) -> list[tuple[str, bytes]]:

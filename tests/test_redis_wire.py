@@ -24,7 +24,7 @@ def _load(number: int) -> list[int]:
     return [number]
 
 
-# -- round trips -----------------------------------------------------------------------------------------------------
+# -- round trips ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"stale": 60}], ids=["plain", "aged"])
@@ -111,7 +111,7 @@ def test_nothing_that_stops_a_server_or_empties_it_is_ever_sent(heard: Cache, pr
     assert proxy.names["EVAL"] <= 3  # each script once, when the server did not know it
 
 
-# -- ttls ------------------------------------------------------------------------------------------------------------
+# -- ttls ----------------------------------------------------------------------------------------------------
 
 
 def _pttl(server: RedisServer, key: str) -> float:
@@ -180,7 +180,7 @@ def test_no_key_of_any_kind_is_without_a_ttl(
     assert lasting == []
 
 
-# -- what an invalidation reaches ------------------------------------------------------------------------------------
+# -- what an invalidation reaches ----------------------------------------------------------------------------
 
 
 def test_a_pattern_reaches_what_matches_and_says_how_much(cache: Cache, other: Cache, colour: Any) -> None:

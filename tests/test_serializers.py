@@ -448,6 +448,12 @@ def test_what_holds_more_than_max_objects_is_refused_both_ways(packer: MsgpackSe
     assert survives(small, [[]] * 99)
 
 
+def test_a_value_that_swells_by_sharing_is_refused_before_it_has_swollen() -> None:
+    shared = ([0] * 50_000,)
+    with at_most_mb(20), pytest.raises(UnserializableError, match="max_bytes"):
+        MsgpackSerializer(max_bytes=100_000).dumps([shared] * 1000)
+
+
 @pytest.mark.parametrize(
     "options", [{"max_bytes": 0}, {"max_depth": 0}, {"max_depth": 501}, {"max_objects": -1}], ids=repr
 )
@@ -608,6 +614,26 @@ def test_the_classes_a_return_annotation_names_are_allowed(annotation: object, v
         serializer.dumps(value)
     serializer.allow(annotation)
     assert survives(serializer, value)
+
+
+def test_a_class_local_to_a_function_may_refer_to_itself() -> None:
+    @dataclass
+    class Tree:
+        branches: "list[Tree | Address]"
+
+    serializer = MsgpackSerializer()
+    serializer.allow(Tree)
+    assert survives(serializer, Tree([Address("Rome"), Tree([])]))
+
+
+def test_inherited_fields_count_among_a_class_s_own() -> None:
+    @dataclass
+    class Visitor(User):
+        badge: int = 0
+
+    serializer = MsgpackSerializer()
+    serializer.allow(Visitor)
+    assert survives(serializer, Visitor(1, Color.BLUE, Address("Rome"), badge=7))
 
 
 @pytest.mark.parametrize(
@@ -1049,6 +1075,13 @@ def test_the_fingerprint_changes_with_the_schema(changed: str) -> None:
 def test_the_fingerprint_sees_members_of_enums() -> None:
     one, more, other = (f"class Shape(Enum):\n    {body}" for body in ("A = 1", "A = 1; B = 2", "A = 2"))
     assert len({shaped(one), shaped(more), shaped(other)}) == 3
+
+
+def test_the_fingerprint_holds_no_addresses() -> None:
+    member = "class Shape(Enum):\n    A = object()\n"
+    metadata = BASE + "    z: Literal['a', 1] | Annotated[int, object()] = 1\n"
+    for source in (member, metadata):
+        assert len({shaped(f"kept = [object() for _ in range({n})]\n{source}") for n in range(50)}) == 1
 
 
 def test_the_fingerprint_ignores_what_changes_no_value() -> None:

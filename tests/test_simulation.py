@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-# -- any interleaving -------------------------------------------------------------------------------------------------
+# -- any interleaving ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
@@ -64,7 +64,7 @@ def test_one_key_under_every_hand(choices: bytes) -> None:
     World(Scene("stale", (3, 2), jobs, each=5, faults=(lease_over, lost, cancelled)), Walk(choices)).run()
 
 
-# -- every interleaving -----------------------------------------------------------------------------------------------
+# -- every interleaving --------------------------------------------------------------------------------------
 
 A = read("a")
 SMALL = {
@@ -98,7 +98,7 @@ def test_loaders_that_call_each_other_or_themselves_come_to_an_end(threads: tupl
     every_way(1, lambda way: World(scene, way).run())
 
 
-# -- every rule is needed ---------------------------------------------------------------------------------------------
+# -- every rule is needed ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,9 +58,9 @@ def test_threads_and_tasks_share_one_load_whoever_leads(cache: Cache) -> None:
         with running_loop() as one, running_loop() as other:
             sync, tasks, more = Sync(), Async(one), Async(other)
             starts: list[Callable[[], Any]] = [
-                lambda: sync.start(cache.get_or_load, key, load),
-                lambda: tasks.start(cache.aget_or_load, key, aload),
-                lambda: more.start(cache.aget_or_load, key, aload),
+                partial(sync.start, cache.get_or_load, key, load),
+                partial(tasks.start, cache.aget_or_load, key, aload),
+                partial(more.start, cache.aget_or_load, key, aload),
             ]
             waits = cache.stats.waits
             callers = [starts[leader]()]
@@ -205,7 +206,7 @@ def test_who_waited_long_enough_loads_for_itself_and_stores_nothing(cache: Cache
     assert colour(load(1)) == 1, "the first is kept, not the impatient one"
 
 
-# -- loads within loads ---------------------------------------------------------------------------------------------------
+# -- loads within loads --------------------------------------------------------------------------------------
 
 
 def test_a_loader_that_calls_itself_with_the_same_arguments_runs(cache: Cache) -> None:
@@ -352,7 +353,7 @@ async def test_plain_code_in_a_loop_does_not_block_on_a_load_of_that_loop(cache:
     assert await task == "task"
 
 
-# -- loops and processes --------------------------------------------------------------------------------------------------
+# -- loops and processes -------------------------------------------------------------------------------------
 
 
 def test_a_cached_coroutine_function_serves_one_loop_after_another(cache: Cache) -> None:
@@ -544,7 +545,7 @@ def test_a_fork_while_a_function_is_bound_does_not_lock_the_child_out(cache: Cac
 
     with load.__cachecraft__._lock:
         pid_lock = threading.Event()
-        Sync().start(lambda: pid_lock.set()).result(PATIENCE)
+        Sync().start(pid_lock.set).result(PATIENCE)
         in_a_child(lambda: load(1) == 1)
     assert load(1) == 1
 

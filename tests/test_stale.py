@@ -48,7 +48,7 @@ def source(clock: FakeClock) -> Source:
     return Source(clock)
 
 
-# -- stale ----------------------------------------------------------------------------------------------------------------
+# -- stale ---------------------------------------------------------------------------------------------------
 
 
 def test_a_stale_value_is_served_while_one_refresh_runs(
@@ -167,7 +167,7 @@ def test_a_refresh_sees_the_context_of_its_caller(cache: Cache, clock: FakeClock
     assert seen == ["acme", "acme"]
 
 
-# -- grace ----------------------------------------------------------------------------------------------------------------
+# -- grace ---------------------------------------------------------------------------------------------------
 
 
 def test_the_old_value_is_served_if_the_loader_fails_and_only_then(
@@ -301,7 +301,7 @@ def test_stale_comes_before_grace(cache: Cache, clock: FakeClock, colour: Colour
     assert colour(load()) == 3, "in the foreground, since the stale window is over"
 
 
-# -- refresh ahead and beta ----------------------------------------------------------------------------------------------
+# -- refresh ahead and beta ----------------------------------------------------------------------------------
 
 
 def test_a_hit_close_to_the_end_has_the_entry_refreshed_ahead(
@@ -364,7 +364,7 @@ def test_beta_leaves_quick_loads_alone(
     assert source.calls == 1
 
 
-# -- timeout --------------------------------------------------------------------------------------------------------------
+# -- timeout -------------------------------------------------------------------------------------------------
 
 
 def test_a_loader_that_takes_too_long_is_a_timeout_error_for_all_who_wait(
@@ -413,7 +413,7 @@ def test_a_timeout_falls_back_on_grace(cache: Cache, clock: FakeClock, colour: C
     gate.open()
 
 
-# -- the end --------------------------------------------------------------------------------------------------------------
+# -- the end -------------------------------------------------------------------------------------------------
 
 
 def test_close_ends_refreshes_and_later_calls_are_plain(

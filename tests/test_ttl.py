@@ -179,7 +179,7 @@ def test_a_reload_replaces_the_old_entry_rather_than_adding_one(cache: Cache, cl
 
 
 def test_a_ttl_must_be_above_what_is_refreshed_ahead_of_it(cache: Cache) -> None:
-    with pytest.raises(OptionError, match="refresh_ahead.*ttl"):
+    with pytest.raises(OptionError, match=r"refresh_ahead.*ttl"):
         cache.cached(ttl=10, refresh_ahead=10)(lambda: 1)
 
 

@@ -64,7 +64,7 @@ class Caller:
         self.point = None
         self._life.close()
 
-    # -- the driver ------------------------------------------------------------------------------------------------------
+    # -- the driver ------------------------------------------------------------------------------------------
 
     def drive(self, flow: Flow[Any], kind: str, key: str, made: Callable[[], object] = lambda: None) -> Steps:
         """Run a flow to its end. ``made`` is called when a placeholder of ours stands."""

@@ -48,7 +48,7 @@ class Ledger:
     _taken: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     _all_taken: int = 0
 
-    # -- P1: fresh after invalidation -----------------------------------------------------------------------------------
+    # -- P1: fresh after invalidation ------------------------------------------------------------------------
 
     def commit(self) -> int:
         self.version += 1
@@ -68,7 +68,7 @@ class Ledger:
         if load.version < floor:
             self.violated(f"P1: {who} got {load}, though version {floor} was invalidated before the call")
 
-    # -- P2: one load -----------------------------------------------------------------------------------------------------
+    # -- P2: one load ----------------------------------------------------------------------------------------
 
     def begin(self, key: str, kind: str, tags: tuple[str, ...], asked: int) -> Loading:
         """A loader starts to run, and sees the truth as it is.

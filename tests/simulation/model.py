@@ -49,16 +49,16 @@ class ModelRedis:
             "INFO": lambda _: b"# Server\r\nrun_id:%b\r\n" % run_id(self),
         }
         self._bodies: dict[str, Callable[..., int]] = {
-            SET.sha: lambda key, value, px: self._put(key, value, px),
-            RELEASE.sha: lambda key: self._drop(key),
-            RENEW.sha: lambda key, px: self._pexpire(key, px),
+            SET.sha: self._put,
+            RELEASE.sha: self._drop,
+            RENEW.sha: self._pexpire,
         }
 
     def execute(self, command: Command) -> Any:
         verb, *arguments = command
         return self._verbs[verb](*arguments)
 
-    # -- what the world does --------------------------------------------------------------------------------------------
+    # -- what the world does ---------------------------------------------------------------------------------
 
     def take(self, key: bytes) -> None:
         """A key expires or is evicted: it cannot be told which."""
@@ -76,7 +76,7 @@ class ModelRedis:
         self.run += 1
         self.scripts.clear()
 
-    # -- commands -------------------------------------------------------------------------------------------------------
+    # -- commands --------------------------------------------------------------------------------------------
 
     def _value(self, key: str | bytes) -> bytes | None:
         slot = self.data.get(encoded(key))
@@ -112,7 +112,7 @@ class ModelRedis:
         met = [key for key in sorted(self.data) if _bucket(key) == cursor and matches(key.decode())]
         return [b"%d" % ((cursor + 1) % BUCKETS), met]
 
-    # -- scripts: all of them compare the first 17 bytes, then do one thing ------------------------------------------------
+    # -- scripts: all of them compare the first 17 bytes, then do one thing ----------------------------------
 
     def _evalsha(self, sha: str, *rest: Any) -> int:
         if sha not in self.scripts:

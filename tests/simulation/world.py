@@ -107,7 +107,7 @@ class World:
             self.callers.append(caller)
         return self.crew
 
-    # -- one step after another ---------------------------------------------------------------------------------------------
+    # -- one step after another ------------------------------------------------------------------------------
 
     def run(self) -> World:
         """Let it all happen.
@@ -156,7 +156,7 @@ class World:
         if self.ledger.violations:
             raise Violation(self.ledger.violations[0])
 
-    # -- what faults do -------------------------------------------------------------------------------------------------------
+    # -- what faults do --------------------------------------------------------------------------------------
 
     def thaw(self) -> None:
         for caller in self.callers:
@@ -180,7 +180,7 @@ class World:
         """A heart has a connection like anybody else; here, a step of its own."""
         self.callers.append(Caller(process, f"{process}.heart", lambda me: _beat(me, beat)))
 
-    # -- the end ----------------------------------------------------------------------------------------------------------
+    # -- the end ---------------------------------------------------------------------------------------------
 
     def _calm(self) -> None:
         self.thaw()

@@ -32,7 +32,7 @@ class NotFoundError(Exception):
     pass
 
 
-# -- every way to decorate keeps the signature -------------------------------------------------------------------------
+# -- every way to decorate keeps the signature ---------------------------------------------------------------
 
 
 @cached
@@ -115,7 +115,7 @@ await_me: Callable[[int], Coroutine[Any, Any, User]] = fetch_user
 call_me_wrongly: Callable[[str], str] = empty  # type: ignore[assignment]  # it takes an int
 
 
-# -- what hangs on a cached function -----------------------------------------------------------------------------------
+# -- what hangs on a cached function -------------------------------------------------------------------------
 
 
 def what_hangs_on_it() -> None:
@@ -169,7 +169,7 @@ async def what_hangs_on_an_async_one() -> None:
     await get_user.invalidate(1)  # type: ignore[misc]  # that of a def is not awaited
 
 
-# -- methods -----------------------------------------------------------------------------------------------------------
+# -- methods -------------------------------------------------------------------------------------------------
 
 
 class Shop:
@@ -291,7 +291,7 @@ async def methods_of_a_generic_class(box: Box[float]) -> None:
     box.swap("x")  # type: ignore[arg-type]  # this box holds floats
 
 
-# -- wrong options -----------------------------------------------------------------------------------------------------
+# -- wrong options -------------------------------------------------------------------------------------------
 
 
 def wrong_options() -> None:
@@ -311,7 +311,7 @@ def wrong_options() -> None:
     cached(60)("no function")  # type: ignore[call-overload]  # what is decorated is a function
 
 
-# -- functions that write ----------------------------------------------------------------------------------------------
+# -- functions that write ------------------------------------------------------------------------------------
 
 
 @invalidates(get_user, fetch_user, Shop.method, key="top", pattern=["user:{user_id}*"], tags="tenant:{result.id}")
@@ -368,7 +368,7 @@ def save_in_a_thread(user_id: int) -> User: ...
 async def save_in_a_task(user_id: int) -> User: ...
 
 
-# -- caches ------------------------------------------------------------------------------------------------------------
+# -- caches --------------------------------------------------------------------------------------------------
 
 
 def caches() -> None:
