@@ -82,10 +82,14 @@ class Ledger:
         self.loads.append(load)
         if kind in (READ, REFRESH):
             for other in self.loads[:-1]:
-                if other.running and other.key == key and other.kind in (READ, REFRESH):
-                    if not (self._groundless(other) or self._groundless(load)):
-                        self.violated(f"P2: {load} runs beside {other}")
+                if self._rivals(load, other):
+                    self.violated(f"P2: {load} runs beside {other}")
         return load
+
+    def _rivals(self, load: Loading, other: Loading) -> bool:
+        if not other.running or other.key != load.key or other.kind not in (READ, REFRESH):
+            return False
+        return not (self._groundless(load) or self._groundless(other))
 
     def taken(self, key: str | bytes) -> None:
         """A key was removed, or its lease seized."""

@@ -193,6 +193,6 @@ def _round_trip(line: Line, commands: Sequence[Command], forced: bool) -> Steps:
 def _over(line: Line, commands: Sequence[Command], forced: bool) -> Steps:
     replies = []
     for at in range(len(commands)):
-        replies.append((yield Sending(commands[at][0], line, commands[at:], forced)))
+        replies.append((yield Sending(commands[at][0], line, commands[at:], forced)))  # noqa: PERF401 - it yields
     yield Point("reply")
     return replies
