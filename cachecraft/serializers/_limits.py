@@ -37,6 +37,10 @@ def check_incoming(data: bytes, max_bytes: int) -> None:
         raise CorruptError(f"{len(data)} stored bytes exceed max_bytes={max_bytes}")
 
 
+def too_many_parts() -> UnserializableError:
+    return UnserializableError("the value has more parts than max_bytes has room for; does it contain itself?")
+
+
 def keys_in(level: Sequence[Any]) -> Iterator[Any]:
     """The keys of all dicts among the values of one level."""
     return chain.from_iterable([value for value in level if type(value) is dict])
@@ -51,5 +55,5 @@ def values_below(level: Sequence[Any], room: int) -> list[Any]:
     dicts = [value for value in level if type(value) is dict]
     lists = [value for value in level if type(value) is list]
     if sum(map(len, lists)) + sum(map(len, dicts)) > room:
-        raise UnserializableError(f"the value holds more than {room} values; does it contain itself?")
+        raise too_many_parts()
     return [*chain.from_iterable(lists), *chain.from_iterable(map(dict.values, dicts))]

@@ -19,6 +19,7 @@ from cachecraft.serializers._limits import (
     keys_in,
     positive,
     spell,
+    too_many_parts,
     values_below,
 )
 from cachecraft.serializers._tags import CLASS_CODE, LEAVES, NODES
@@ -211,7 +212,7 @@ class _Writer:
     def _spend(self, count: int) -> None:
         self._room -= count
         if self._room < 0:
-            raise UnserializableError("the value has more parts than max_bytes has room for; does it contain itself?")
+            raise too_many_parts()
 
     def _too_deep(self) -> UnserializableError:
         return UnserializableError(
