@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from cachecraft import Cache
-from tests.colours import PATIENCE, Async, Sync, running_loop
+from tests.callers import PATIENCE, Async, Sync, running_loop
 from tests.proxy import Proxy
 from tests.servers import RedisServer
 

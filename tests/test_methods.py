@@ -1,9 +1,11 @@
 """Methods: whose entries they are, that they die with their object, and that no class takes another's."""
 
 import gc
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -413,10 +415,47 @@ def test_a_destructor_may_use_the_cache(cache: Cache) -> None:
     assert cache._keeper.memory.bound.count == len(cache._keeper.memory) == 0
 
 
-@dataclass(frozen=True)
-class Config:
-    name: str
-    parts: tuple[int, ...] = field(default=())
+DESTRUCTORS = """
+import contextvars, gc
+from cachecraft import Cache
+
+contextvars.ContextVar("another").set(1)
+
+def scenario():
+    cache = Cache()
+
+    @cache.cached(tags=["t"])
+    def load(x):
+        return [x]
+
+    class Owner:
+        @cache.cached
+        def number(self):
+            return 1
+
+        def __del__(self):
+            load(1)
+            load.invalidate(1)
+            Owner.number.invalidate_all()
+
+    for _ in range(60):
+        owner = Owner()
+        owner.number()
+        owner.me = owner
+    del owner
+    gc.collect()
+    assert len(cache._keeper.memory) == 0
+
+for turn in range(150):
+    gc.set_threshold(turn % 37 + 3, 2, 2)
+    scenario()
+"""
+
+
+def test_destructors_that_run_in_the_middle_of_anything_break_nothing() -> None:
+    """In a process of its own, since what broke was the interpreter."""
+    run = subprocess.run([sys.executable, "-c", DESTRUCTORS], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
 
 
 def test_a_method_whose_self_is_named_otherwise_is_keyed_by_its_argument(cache: Cache) -> None:

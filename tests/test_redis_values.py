@@ -371,7 +371,7 @@ def test_a_foreign_type_under_our_key_never_raises(
     for _ in range(3):
         assert colour(f(1)) == 1
     assert colour(f.get(1)) is MISSING
-    assert (f.stats.hits, f.stats.loads) == (0, 3)
+    assert (f.stats.hits, f.stats.misses, f.stats.loads) == (0, 3, 3)
     assert f.stats.backend_errors > 0
     assert colour(f.refresh(1)) == 1
     assert colour(f.invalidate(1)) == 1  # which is how it gets out of the way

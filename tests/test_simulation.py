@@ -26,6 +26,7 @@ BUDGET = max(EXAMPLES, 1500)
 """Worlds until a mutant must be found out."""
 CHOICES = st.binary(min_size=400, max_size=400)
 
+pytestmark = pytest.mark.timeout(60 + EXAMPLES / 5)
 deep = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 
@@ -44,7 +45,7 @@ def quiet() -> Iterator[None]:
 @deep
 @given(choices=CHOICES)
 def test_no_fault_breaks_a_promise(flavour: str, choices: bytes) -> None:
-    World(Scene(flavour, faults=ALL), Walk(choices)).run()
+    World(Scene(flavour, prelude=(read("a"), drop("a")), faults=ALL), Walk(choices)).run()
 
 
 @pytest.mark.parametrize("threads", [(3,), (2, 2), (1, 1, 1)], ids=str)

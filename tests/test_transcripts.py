@@ -1,4 +1,4 @@
-"""Each path through the protocol, as it is spoken: who asks what, and what is answered. ``stage`` explains the signs."""
+"""Each path through the protocol, as it is spoken: who asks what and what is answered; ``stage`` explains the signs."""
 
 from tests.simulation.jobs import LoaderError, drop, peek, put, read, renew, sweep, untag, write
 from tests.simulation.network import Cancelled
@@ -177,7 +177,7 @@ def test_a_caller_that_is_cancelled_gives_its_lease_back_and_who_joined_it_start
     stage.run("A", until="load")
     stage.run("B", until="join")
     stage.said()
-    stage["A"].throw(Cancelled())
+    stage["A"].throw(Cancelled(stage["A"]))
     stage.run("B", until="nap")
     stage.run("A")
     stage.run("B")
@@ -202,7 +202,7 @@ def test_a_caller_that_is_cancelled_while_it_acquires_gives_back_what_it_may_hav
     stage = Stage([read("a")])
     stage.run("A", until="EVALSHA")
     stage.said()
-    stage["A"].throw(Cancelled())
+    stage["A"].throw(Cancelled(stage["A"]))
     stage.run("A")
     stage.says("""
         A SWAP f:a: - -> L#4(#1 #2 #3)                   done

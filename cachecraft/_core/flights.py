@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextvars import ContextVar, Token
+from contextvars import ContextVar, Token, copy_context
 from threading import Lock
 from types import FrameType
 from typing import Any, Final
@@ -110,11 +110,15 @@ current: Final[ContextVar[Flight | None]] = ContextVar("cachecraft_flight", defa
 
 def enter(flight: Flight) -> None:
     """The caller begins to run the loader of this flight."""
+    # Up to Python 3.11 the garbage collector may run in the middle of ``set`` and ``reset``, and somebody's destructor
+    # come here too: it would free what they are reading. The copy, which costs next to nothing, holds on to that.
+    held = copy_context()  # noqa: F841
     flight.token = current.set(flight)
 
 
 def leave(flight: Flight) -> None:
     if flight.token is not None:
+        held = copy_context()  # noqa: F841 - as above
         try:
             current.reset(flight.token)
         except ValueError:  # a coroutine finished in another context than it began in; that context ends with it

@@ -254,7 +254,7 @@ def _watch(place: RemotePlace, seek: Seek, token: bytes, patience: float) -> Flo
             yield from Sleep(nap)
             patience -= nap
             sight = yield from look(place, seek)
-            if sight.loading != token:
+            if sight.loading != token or token in place.flights:  # it may turn out to be ours, seen too early
                 return patience
             # Quick at first, for loads of some tens of milliseconds; then about twenty commands a second.
             pause = min(pause * 2, _PAUSE if place.clock() - began > 0.25 else _PAUSE / 3)

@@ -74,11 +74,11 @@ def _cancel(world: World, caller: Caller) -> None:
     before = caller.point
     if isinstance(before, Sending):
         remaining = Late(before.line, list(before.commands), before.forced)
-        caller.throw(Cancelled())
+        caller.throw(Cancelled(caller))
         if caller.point is not before:  # it did not go on with what it had sent
             world.late.append(remaining)
     else:
-        caller.throw(Cancelled())
+        caller.throw(Cancelled(caller))
 
 
 def abandoned(world: World) -> Iterator[Move]:

@@ -112,6 +112,7 @@ def write(name: str) -> Job:
     def job(caller: Caller) -> Steps:
         ledger = caller.world.ledger
         committed: list[Loading] = []
+        raised: list[type[Exception]] = []
 
         def run(caller: Caller, kind: str) -> Steps:
             yield Point("load")
@@ -120,14 +121,18 @@ def write(name: str) -> Job:
             fails = yield Point("load")
             committed[0].running = False
             if fails is not None:
+                raised.append(fails)
                 raise fails(committed[0].number)
             return committed[0].number
 
         flow = caller.process.place.write((name,), run, lambda result: result)
         try:
             yield from caller.drive(flow, FORCED, wire(name))
-        except (BackendError, Cancelled, LoaderError, Remembered):
+        except (Cancelled, LoaderError, Remembered):
             pass
+        except BackendError:
+            if raised:
+                ledger.violated(f"P3: {caller.name} does not hear what its write raised")
         if committed and caller.acknowledged:
             ledger.returned(wire(name), committed[0].version)
 

@@ -44,6 +44,8 @@ READERS: Final = (read("a"), read("a"), read("a"), read("b"))
 BY_KEY: Final = Scene(jobs=(*READERS, drop("a")))
 BY_TAG: Final = Scene(jobs=(*READERS, untag))
 
+RESTARTED: Final = Scene(prelude=(read("a"), drop("a")), jobs=(read("a"),), faults=(restarted, lost))
+
 
 # -- the store -----------------------------------------------------------------------------------------------
 
@@ -67,6 +69,8 @@ def _stamps_after_the_load(place: Any, seek: Seek, won: Any, value: Any, cost: f
 def _tags_of_the_result_unwatched(place: Any, seek: Seek, won: Any, value: Any, cost: float, held: bytes) -> Flow[bool]:
     made = place.tags_of_result(seek, value)
     stamps = yield from Stamp(made, tuple(place.token() for _ in made))
+    if None in stamps:
+        return False
     packed = place.pack(seek, seek.tags + made, won.stamps[: len(seek.tags)] + stamps, won.token, value, cost)
     return (yield from Store(seek.key, held, *packed))
 
@@ -209,7 +213,7 @@ MUTANTS: Final = (
         _counters,
         _COUNTED,
     ),
-    Mutant("no fence on restart", "P1", replace(BY_KEY, faults=(restarted,)), mutation={"trust": True}),
+    Mutant("no fence on restart", "P1", RESTARTED, mutation={"trust": True}),
     Mutant(
         "release without compare",
         "P2",
@@ -233,7 +237,7 @@ MUTANTS: Final = (
     Mutant(
         "the fence remembers before the stamp falls",
         "P1",
-        Scene(jobs=(read("a"), read("a"), drop("a")), each=5, faults=(restarted, restarted, lost), odds=5),
+        RESTARTED,
         _replacing(redis.RedisBackend, "_fence", _remembers_first),
     ),
     Mutant(

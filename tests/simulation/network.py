@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 class Cancelled(BaseException):
-    """A task is cancelled, or a thread interrupted."""
+    """A task is cancelled, or a thread interrupted: the one of this caller."""
+
+    def __init__(self, caller: object) -> None:
+        super().__init__(caller)
+        self.caller = caller
 
 
 @dataclass(eq=False)

@@ -40,6 +40,8 @@ class Scene:
     """What each caller chooses from; or, caller by caller, exactly what it does."""
     each: int = 3
     """Jobs of a caller that chooses."""
+    prelude: Sequence[Job] = ()
+    """What was done before, one after the other; the server has saved what it held after each."""
     faults: Sequence[Fault] = ()
     odds: int = 8
     """A fault in so many steps."""
@@ -60,7 +62,7 @@ class World:
         self.plans = scene.plans
         self.ledger = Ledger()
         self.redis = scene.redis(removed=self.ledger.taken)
-        self.snapshots: list[Snapshot] = []
+        self.snapshots: list[Snapshot] = [{}]
         self.late: list[Late] = []
         self.listener: Callable[[Caller | None, tuple[Any, ...], Any], object] = lambda caller, what, answer: None
         self.story: list[str] = []
@@ -75,6 +77,7 @@ class World:
         self.current: Caller | None = None
         if schedule.warm:
             self._warm_up()
+        self._prelude()
         for process, count in zip(self.processes, scene.threads, strict=True):
             for _ in range(count):
                 at = len(self.callers)
@@ -87,6 +90,13 @@ class World:
         for process, count in zip(self.processes, self.scene.threads, strict=True):
             process.idle += [Line(self, self.redis.run) for _ in range(count)]
 
+    def _prelude(self) -> None:
+        for job in self.scene.prelude:
+            caller = Caller(self.processes[0], "before", job)
+            while caller.point is not None:
+                self.step(caller)
+            self.save()
+
     def _life(self, at: int) -> Callable[[Caller], Steps]:
         def life(caller: Caller) -> Steps:
             jobs: Any = self.scene.jobs
@@ -95,7 +105,7 @@ class World:
                 yield Point("start")
                 job = chosen[number] if chosen is not None else jobs[self.schedule.pick(len(jobs))]
                 self.story.append(f"{caller.name}: {job.__name__}")
-                yield from _ended(job(caller))
+                yield from _ended(caller, job(caller))
 
         return life
 
@@ -244,14 +254,17 @@ def _behind(caller: Caller, flow: Callable[[], Flow[Any]], key: str) -> Steps:
         yield Point("starts behind")
     except Cancelled:
         return  # before it began: nothing of it has run
-    yield from _ended(caller.drive(flow(), REFRESH, key))
+    yield from _ended(caller, caller.drive(flow(), REFRESH, key))
 
 
-def _ended(job: Steps) -> Steps:
+def _ended(caller: Caller, job: Steps) -> Steps:
     """A job to its end, whichever of its own ends that is; the cache itself has none to add."""
     try:
         yield from job
-    except (Cancelled, LoaderError, Remembered):
+    except (LoaderError, Remembered):
         return
+    except Cancelled as cancelled:
+        if cancelled.caller is not caller:
+            raise Violation(f"P7: {caller.name} meets the cancellation of {cancelled.caller}") from cancelled
     except BackendError as error:
         raise Violation(f"P3: a caller meets {error!r}") from error
