@@ -90,16 +90,17 @@ def test_containers_weigh_what_is_in_them(make_cache: Callable[..., Cache], colo
     assert 5 < rows.cache_info().currsize < 20
 
 
-@pytest.mark.parametrize("options", [{"key": "k:{x}"}, {"key": "k:{}".format}, {"tags": ["t"]}, {"isolate": True}])
+@pytest.mark.parametrize("options", [{}, {"key": "k:{x}"}, {"key": "k:{}".format}, {"tags": ["t"]}])
+@pytest.mark.parametrize("answer", [1, [1]], ids=repr)
 def test_long_texts_as_arguments_weigh_too(
-    make_cache: Callable[..., Cache], colour: Colour, options: dict[str, Any]
+    make_cache: Callable[..., Cache], colour: Colour, options: dict[str, Any], answer: object
 ) -> None:
     cache = make_cache(max_bytes=100_000)
 
     @cache.cached(**options)
     @colour.loader
-    def size(x: str) -> list[int]:
-        return [len(x)]
+    def size(x: str) -> object:
+        return answer
 
     for n in range(100):
         colour(size(f"{n}" + "x" * 10_000))

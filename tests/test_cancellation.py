@@ -32,6 +32,7 @@ async def test_a_cancelled_leader_cancels_nobody_who_joined_it(cache: Cache, opt
         await gate.wait()
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     leader = asyncio.create_task(load(1))
     await settled(lambda: calls)
     joined = [asyncio.create_task(load(1)) for _ in range(5)]
@@ -58,6 +59,7 @@ async def test_a_cancelled_waiter_leaves_the_load_and_the_others_alone(cache: Ca
         await gate.wait()
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     leader = asyncio.create_task(load(1))
     await settled(lambda: calls)
     waiters = [asyncio.create_task(load(1)) for _ in range(4)]
@@ -81,6 +83,7 @@ async def test_cancelling_at_any_step_leaves_no_load_behind(cache: Cache) -> Non
             await asyncio.sleep(0)
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     for who in range(3):
         for steps in range(16):
             x = who * 100 + steps
@@ -106,6 +109,7 @@ async def test_all_callers_cancelled_leave_a_key_that_can_be_loaded(cache: Cache
         await gate.wait()
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     callers = [asyncio.create_task(load(1)) for _ in range(5)]
     await settled(lambda: load.stats.waits == 4)
     for caller in callers:
@@ -125,6 +129,7 @@ async def test_a_callers_own_timeout_is_its_own(cache: Cache) -> None:
         await gate.wait()
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     patient = asyncio.create_task(load(1))
     await settled(lambda: flights_of(cache))
     with pytest.raises(TimeoutError):
@@ -183,6 +188,7 @@ async def test_a_coroutine_that_is_closed_halfway_frees_its_key(cache: Cache) ->
         await asyncio.sleep(0)
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     coroutine = load(1)
     coroutine.send(None)
     assert len(flights_of(cache)) == 1

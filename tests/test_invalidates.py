@@ -208,6 +208,7 @@ async def test_a_second_cancellation_cannot_cut_the_invalidation_short(cache: Ca
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+    assert task.cancelled(), "and then the cancellation goes on"
     assert await get_user.get(1) is MISSING
 
 

@@ -265,6 +265,7 @@ def test_what_was_loading_during_an_invalidation_is_not_stored_nor_joined_later(
         yield [old, new][mine - 1]
         return f"v{mine}"
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     first = colour.start(load, 1)
     old.reached()
     INVALIDATIONS[how](colour, cache, load)
@@ -330,6 +331,7 @@ def test_a_load_for_another_key_is_stored_all_the_same(cache: Cache, colour: Col
         yield gate
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     caller = colour.start(load, 1)
     gate.reached()
     colour(load.invalidate(2))
@@ -410,6 +412,7 @@ def test_refresh_loads_anew_and_joins_no_load_that_began_before(cache: Cache, co
             yield gate
         return mine
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     first = colour.start(load, 1)
     gate.reached()
     second = colour.start(load.refresh, 1)

@@ -3,6 +3,7 @@
 import gc
 import subprocess
 import sys
+import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from cachecraft import MISSING, Cache, OptionTypeError, UnkeyableError
-from tests.callers import Async, Gate, Sync
+from tests.callers import PATIENCE, Async, Gate, Sync
 from tests.clock import FakeClock
 
 Colour = Sync | Async
@@ -153,6 +154,41 @@ def test_an_id_that_is_used_again_finds_nothing_of_the_object_that_died(cache: C
         assert [owner.number(), owner.number()] == [n, n]
         del owner
     assert len(seen) < 300, "ids were used again"
+
+
+def test_an_id_used_again_before_the_dead_are_buried_finds_nothing_either(cache: Cache) -> None:
+    class Owner:
+        def __init__(self, n: int) -> None:
+            self.n = n
+
+        @cache.cached
+        def number(self) -> int:
+            return self.n
+
+    Owner(0).number()
+    tried = 0
+    for n in range(1, 200):
+        owner = Owner(n)
+        owner.number()
+        was = id(owner)
+        locked, buried = threading.Event(), threading.Event()
+
+        def change(locked: threading.Event = locked, buried: threading.Event = buried) -> None:
+            with cache._keeper.memory.lock:  # whoever dies now cannot be buried at once
+                locked.set()
+                buried.wait(PATIENCE)
+
+        changing = Sync().start(change)
+        locked.wait(PATIENCE)
+        del owner
+        heir = Owner(-n)
+        buried.set()
+        changing.result(PATIENCE)
+        tried += id(heir) == was
+        assert [heir.number(), heir.number()] == [-n, -n]
+        if tried > 3:
+            break
+    assert tried, "an id was used again"
 
 
 def test_many_objects_die_without_a_search_through_all_that_live(cache: Cache) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from cachecraft import Cache
+from cachecraft._core.effects import Renew
+from cachecraft.backends.heart import Heart
 from tests.callers import PATIENCE, Async, Gate, Sync, until
 from tests.redis_kit import cache, colour, other  # noqa: F401 - fixtures
 from tests.servers import RedisServer
@@ -273,25 +276,56 @@ def test_a_holder_that_died_is_replaced_within_its_lease(
     assert colour(f.get(1)) == [1]
 
 
-@pytest.mark.parametrize("lease", [0.06, 0.2])
-def test_a_lease_shorter_than_the_load_is_kept_alive(
-    cache: Cache, other: Cache, colour: Colour, lease: float
-) -> None:
-    load, quick = Load(colour), Load(colour)
-    quick.gate.open()
-    warm, f, g = (
-        each.cached(ttl=60, key=key, lease=lease)(one.fn)
-        for each, key, one in ((cache, "warm", quick), (cache, "n:{number}", load), (other, "n:{number}", load))
-    )
-    colour(warm(1))  # so that the thread that keeps leases alive is there already, and asleep
+def test_a_lease_shorter_than_the_load_is_kept_alive(cache: Cache, other: Cache, colour: Colour) -> None:
+    load = Load(colour)
+    f, g = (each.cached(ttl=60, key="n:{number}", lease=0.5)(load.fn) for each in (cache, other))
     leader = colour.start(f, 1)
     load.gate.reached()
-    threading.Event().wait(4 * lease)
+    threading.Event().wait(1.0)
     waiter = colour.start(g, 1)
     until(lambda: g.stats.waits == 1)
     load.gate.open()
     assert leader.result(PATIENCE) == waiter.result(PATIENCE) == {"number": 1, "run": 1}
     assert (f.stats.store_lost, len(load.runs)) == (0, 1)
+
+
+def test_a_short_lease_does_not_wait_for_a_long_one_to_be_due() -> None:
+    renewed = threading.Event()
+
+    def renew(effect: Renew) -> bool:
+        assert effect.key == "short"
+        renewed.set()
+        return True
+
+    heart = Heart(renew)
+    try:
+        heart.hold("long", b"held", 3000)
+        until(lambda: heart._wakes < math.inf)  # its thread sleeps, for a quarter of an hour
+        heart.hold("short", b"held", 0.05)
+        assert renewed.wait(PATIENCE)
+    finally:
+        heart.close()
+
+
+def test_a_lease_that_is_lost_or_ended_is_not_renewed_again() -> None:
+    renewals: list[str] = []
+    second = threading.Event()
+
+    def renew(effect: Renew) -> bool:
+        renewals.append(effect.key)
+        if renewals.count("kept") == 2:
+            second.set()
+        return effect.key == "kept"
+
+    heart = Heart(renew)
+    try:
+        heart.hold("lost", b"held", 0.05)
+        heart.hold("ended", b"held", 0.05).end()
+        heart.hold("kept", b"held", 0.1)
+        assert second.wait(PATIENCE)
+    finally:
+        heart.close()
+    assert (renewals.count("lost"), renewals.count("ended")) == (1, 0)
 
 
 def test_patience_ends_and_the_caller_loads_for_itself_without_storing(

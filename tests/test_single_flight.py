@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cachecraft import Cache
+from cachecraft._core.flights import LANDED, Flight
 from tests.callers import PATIENCE, Async, Gate, Sync, flights_of, running_loop, until
 from tests.clock import FakeClock
 
@@ -29,6 +30,7 @@ def test_fifty_callers_share_one_load(cache: Cache, colour: Colour, options: dic
         yield gate
         return [x]
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     callers = [colour.start(load, 1) for _ in range(50)]
     gate.reached()
     until(lambda: load.stats.waits == 49)
@@ -82,6 +84,7 @@ def test_callers_of_other_keys_do_not_wait(cache: Cache, colour: Colour) -> None
             yield gate
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     slow = colour.start(load, 1)
     gate.reached()
     assert colour(load(2)) == 2
@@ -98,6 +101,7 @@ def test_one_and_true_in_flight_at_once_are_two_loads(cache: Cache, colour: Colo
         yield gate
         return repr(x)
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     callers = [colour.start(load, x) for x in (1, True, 1.0)]
     for _ in callers:
         gate.reached()
@@ -120,6 +124,7 @@ def test_who_joins_gets_the_very_exception_of_the_loader_and_the_next_caller_loa
         errors.append(ValueError("no"))
         raise errors[-1]
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     callers = [colour.start(load, 1) for _ in range(10)]
     gate.reached()
     until(lambda: load.stats.waits == 9)
@@ -150,6 +155,7 @@ def test_a_leader_that_is_interrupted_leaves_the_load_to_the_next(cache: Cache, 
             raise Interrupt
         return len(calls)
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     first = colour.start(load, 1)
     gate.reached()
     others = [colour.start(load, 1) for _ in range(9)]
@@ -175,6 +181,7 @@ def test_a_hook_that_is_interrupted_leaves_nobody_waiting(cache: Cache, colour: 
         yield gate
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     first = colour.start(load, 1)
     gate.reached()
     second = colour.start(load, 1)
@@ -197,6 +204,7 @@ def test_who_waited_long_enough_loads_for_itself_and_stores_nothing(cache: Cache
             yield gate
         return mine
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     first = colour.start(load, 1)
     gate.reached()
     assert colour(load(1)) == 2
@@ -204,6 +212,41 @@ def test_who_waited_long_enough_loads_for_itself_and_stores_nothing(cache: Cache
     gate.open()
     assert first.result(PATIENCE) == 1
     assert colour(load(1)) == 1, "the first is kept, not the impatient one"
+
+
+def test_who_comes_to_a_flight_that_has_just_ended_is_woken_at_once() -> None:
+    flight = Flight.of("k", 0.0)
+    flight.settle(LANDED, 1)
+    woken: list[bool] = []
+    flight.subscribe(lambda: woken.append(True))
+    assert woken == [True]
+
+
+def test_an_entry_that_appears_between_the_look_and_the_load_is_served(make_cache: Callable[..., Cache], colour: Colour) -> None:
+    hooks: list[Callable[[], object]] = []
+
+    def clock() -> float:
+        if hooks:
+            hooks.pop()()
+        return 1000.0
+
+    cache = make_cache(clock=clock)
+
+    @cache.cached
+    @colour.loader
+    def load(x: int) -> str:
+        return "loaded"
+
+    function = load.__cachecraft__.function()
+
+    def store_by_somebody_else() -> None:
+        with pytest.raises(StopIteration):  # the flow of ``set``, which has nothing to wait for
+            function.put((1,), "set").send(None)
+
+    # The clock is read when the wrapper has found nothing and is about to load.
+    hooks.append(store_by_somebody_else)
+    assert colour(load(1)) == "set"
+    assert load.stats.loads == 0
 
 
 # -- loads within loads --------------------------------------------------------------------------------------
@@ -217,6 +260,7 @@ def test_a_loader_that_calls_itself_with_the_same_arguments_runs(cache: Cache) -
         depth.append(x)
         return load(x) + 1 if len(depth) < 3 else 0
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     assert load(1) == 2
     assert len(depth) == 3
 
@@ -230,6 +274,7 @@ async def test_a_coroutine_that_awaits_itself_with_the_same_arguments_runs(cache
         await asyncio.sleep(0)
         return await load(x) + 1 if len(depth) < 3 else 0
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     assert await load(1) == 2
 
 
@@ -245,6 +290,7 @@ async def test_child_tasks_of_a_loader_may_ask_for_the_same_key(cache: Cache) ->
             tasks = [group.create_task(load(x)) for _ in range(5)]
         return sum(task.result() for task in tasks)
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     async with asyncio.timeout(PATIENCE):
         assert await load(1) == 5
 
@@ -384,6 +430,7 @@ def test_two_loops_in_two_threads_share_one_load(cache: Cache) -> None:
         await gate.apass_through()
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     with running_loop() as one, running_loop() as other:
         callers = [Async(one).start(load, 1)]
         gate.reached()

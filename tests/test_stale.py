@@ -433,6 +433,30 @@ def test_close_ends_refreshes_and_later_calls_are_plain(
     assert repr(cache) == "<Cache memory:// namespace='' closed>"
 
 
+def test_close_cancels_refreshes_that_run_as_tasks(make_cache: Callable[..., Cache], clock: FakeClock) -> None:
+    cache = make_cache()
+    seen: list[str] = []
+
+    @cache.cached(ttl=10, stale=60)
+    async def load() -> None:
+        seen.append("began")
+        if len(seen) > 1:
+            try:
+                await asyncio.sleep(PATIENCE * 3)
+            except asyncio.CancelledError:
+                seen.append("cancelled")
+                raise
+
+    with running_loop() as loop:
+        colour = Async(loop)
+        colour(load())
+        clock.advance(11)
+        colour(load())
+        until(lambda: len(seen) == 2)
+        cache.close()
+        until(lambda: seen[-1] == "cancelled")
+
+
 def test_close_ends_idle_threads(make_cache: Callable[..., Cache], clock: FakeClock, source: Source) -> None:
     cache = make_cache()
     load = source.decorated(cache, Sync(), ttl=10, stale=60)

@@ -56,6 +56,7 @@ def test_who_joins_is_counted_as_a_wait_and_a_miss(cache: Cache, colour: Colour)
         yield gate
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     callers = [colour.start(load, 1) for _ in range(5)]
     gate.reached()
     until(lambda: load.stats.waits == 4)
@@ -74,6 +75,7 @@ def test_a_result_lost_to_an_invalidation_is_counted(cache: Cache, colour: Colou
         yield gate
         return x
 
+    load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     caller = colour.start(load, 1)
     gate.reached()
     colour(load.invalidate(1))

@@ -169,12 +169,15 @@ def test_by_hand_a_ttl_is_given_with_each_value(cache: Cache, clock: FakeClock, 
     assert by_hand.get("default") is MISSING
 
 
-def test_a_reload_replaces_the_old_entry_rather_than_adding_one(cache: Cache, clock: FakeClock, colour: Colour) -> None:
-    load = one(cache, colour, ttl=10, key="k:{x}", tags=["t"])
+@pytest.mark.parametrize("options", [{}, {"key": "k:{x}", "tags": ["t"]}])
+def test_a_reload_replaces_the_old_entry_rather_than_adding_one(
+    cache: Cache, clock: FakeClock, colour: Colour, options: dict[str, Any]
+) -> None:
+    load = one(cache, colour, ttl=10, **options)
     for _ in range(5):
         colour(load())
         clock.advance(10)
-    assert load.cache_info().currsize == 1
+    assert load.cache_info().currsize == len(cache._keeper.memory) == 1
     assert load.stats.loads == 5
 
 

@@ -9,5 +9,6 @@ ledger     the truth: who loaded when, what may still be returned, how many load
 faults     what the world may do to them
 world      who moves next, until all have ended
 schedule   how that is decided: by bytes (from hypothesis, or a seed), or every way there is
+stage      callers moved by hand, for transcripts
 mutants    the cache with one rule switched off
 """
