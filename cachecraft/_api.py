@@ -12,6 +12,7 @@ from cachecraft._cache import BareCache
 from cachecraft._core.entry import Missing
 from cachecraft._core.errors import OptionTypeError
 from cachecraft._core.policy import Duration, Policy
+from cachecraft._core.ports import Backend
 from cachecraft._decorators import CacheInfo, decorate
 from cachecraft._options import CacheOptions, FunctionOptions, Ttl
 from cachecraft._settings import environment
@@ -179,8 +180,10 @@ class CacheDecorator(Protocol):
 class Cache(BareCache):
     __doc__ = BareCache.__doc__
 
-    def __init__(self, url: str | None = "memory://", **options: Unpack[CacheOptions]) -> None:
-        super().__init__(url, **options)
+    def __init__(
+        self, url_or_backend: str | Backend | None = "memory://", *, near: None = None, **options: Unpack[CacheOptions]
+    ) -> None:
+        super().__init__(url_or_backend, near=near, **options)
 
     @overload
     def cached(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...  # type: ignore[overload-overlap]  # async comes first

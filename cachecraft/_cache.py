@@ -15,15 +15,15 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from cachecraft._core import flights
-from cachecraft._core.calls import Key, Subject, check_tag, prefix_of
+from cachecraft._core.calls import Key, Subject, check_tag, is_texts, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.policy import Duration, Policy
-from cachecraft._core.ports import Function, Keeper
+from cachecraft._core.ports import Backend, Function, Keeper
 from cachecraft._core.tally import Tally
-from cachecraft._core.templates import check_pattern
+from cachecraft._core.templates import check_pattern, escape_pattern
 from cachecraft._drivers import Crew, Driver
 from cachecraft._options import LoadOptions
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
@@ -42,7 +42,8 @@ class BareCache:
     """A cache of its own: a place to keep entries, a namespace and defaults.
 
     Args:
-        url: ``memory://`` (any object, in this process) or ``redis://``, ``rediss://``, ``unix://``.
+        url_or_backend: ``memory://`` (any object, in this process) or ``redis://``, ``rediss://``, ``unix://``; or a
+            ``Backend`` of your own.
         namespace: what every key begins with; caches with different namespaces never see each other's entries.
         ttl: for functions that name none; one hour by default.
         jitter: spread of every ttl; ``Jitter(0.10, 0.20)`` by default, ``None`` for none.
@@ -62,7 +63,11 @@ class BareCache:
         OptionError, OptionTypeError: an option cannot be used; the message names it and says the remedy.
     """
 
-    def __init__(self, url: str | None = "memory://", **options: Any) -> None:
+    def __init__(
+        self, url_or_backend: str | Backend | None = "memory://", *, near: None = None, **options: Any
+    ) -> None:
+        if near is not None:
+            raise OptionError(f"near={near!r}: this version has no near cache yet; leave it out")
         # Without a URL, the environment is asked when it is first used: so begins the default cache.
         self._lock = threading.Lock()
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -74,10 +79,10 @@ class BareCache:
         #: Counters of all that was asked of this cache, by functions and by hand.
         self.stats = Stats(self._all_tallies)
         _caches.add(self)
-        if url is not None:
-            self._configure(url, options)
+        if url_or_backend is not None:
+            self._configure(url_or_backend, options)
 
-    def _configure(self, url: str, options: dict[str, Any]) -> None:
+    def _configure(self, url: str | Backend, options: dict[str, Any]) -> None:
         unknown = options.keys() - OPTIONS
         if unknown:
             raise OptionTypeError(f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}")
@@ -139,7 +144,7 @@ class BareCache:
                 )
                 self._keeper, driver = LocalKeeper(memory), Driver(None, Crew())
             else:
-                backend = RedisBackend(_dialling(settings), trust=settings.on_failover == "trust")
+                backend = settings.backend or RedisBackend(_dialling(settings), trust=settings.on_failover == "trust")
                 serializer = settings.serializer or MsgpackSerializer()
                 self._keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
             self._loose_tally = Tally()
@@ -248,6 +253,7 @@ class BareCache:
 
         ``options`` are those of ``cached``: ``jitter``, ``stale``, ``grace``, ``wait``, ``when`` and so on.
         """
+        _check_loader(loader)
         if iscoroutinefunction(loader):
             raise OptionTypeError("get_or_load() got an async loader; await aget_or_load() instead")
         if not self._on():
@@ -349,7 +355,7 @@ class BareCache:
         if key is not None:
             count += yield from self._delete(key)
         if pattern is not None:
-            count += yield from self.keeper.sweep(self._prefix, pattern, progress)
+            count += yield from self.keeper.sweep(self._prefix, escape_pattern(pattern), progress)
         if tags is not None:
             count += yield from self.keeper.untag(self._prefix, _tags([tags] if isinstance(tags, str) else tags))
         self._loose_tally.invalidated += count
@@ -462,8 +468,13 @@ def _key(key: object) -> str:
     return key
 
 
+def _check_loader(loader: object) -> None:
+    if not callable(loader):
+        raise OptionTypeError(f"loader={loader!r} must be a function without arguments")
+
+
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(tags, (str, bytes)) or not all(isinstance(tag, str) for tag in tags):
+    if not is_texts(tags):
         raise OptionTypeError(f"tags={tags!r} must be a list of strings")
     return tuple(check_tag(escape_literal(tag)) for tag in tags)
 

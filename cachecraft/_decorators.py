@@ -23,6 +23,7 @@ from cachecraft._core.keys import qualified_name
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Function
 from cachecraft._core.tally import Tally
+from cachecraft._settings import check_serializer
 from cachecraft._wrappers import generate
 from cachecraft.stats import Stats
 
@@ -53,6 +54,7 @@ class Handle:
         self.is_async = is_async(fn)
         self.policy = Policy.of(options)
         self.serializer = options.get("serializer")
+        check_serializer(self.serializer)
         self._namespace = _namespace(options.get("namespace"))
         self._parameters = {name: value for name, value in options.items() if name != "serializer"}
         signature = self.signature = signature_of(fn)
@@ -154,31 +156,31 @@ class Handle:
             )
         return values
 
-    def key(self, *args: Any, **kwargs: Any) -> str:
+    def key(self, /, *args: Any, **kwargs: Any) -> str:
         """The wire key of a call."""
         values = self._values(args, kwargs)
         key = Key(self.function().key(values))
         key.home, key.values = self, values
         return key
 
-    def get(self, *args: Any, **kwargs: Any) -> Any:
+    def get(self, /, *args: Any, **kwargs: Any) -> Any:
         """The value kept for these arguments, or ``MISSING``; never loads."""
         values = self._values(args, kwargs)
         return self._answer(self.function().peek(values)) if self.cache.enabled else self._plain(MISSING)
 
-    def set(self, value: Any, *args: Any, **kwargs: Any) -> Any:
+    def set(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Keep ``value`` as the result for these arguments. False if it was declined."""
         values = self._values(args, kwargs)
         return self._answer(self.function().put(values, value)) if self.cache.enabled else self._plain(False)
 
-    def refresh(self, *args: Any, **kwargs: Any) -> Any:
+    def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Load anew, keep the result and return it; a load that began before this call is not joined."""
         values = self._values(args, kwargs)
         if not self.cache.enabled:
             return self._call(values)
         return self._answer(self.function().renew(values, partial(self._call, values)))
 
-    def invalidate(self, *args: Any, **kwargs: Any) -> Any:
+    def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         """Drop the entry for these arguments; answers how many there were, where known."""
         values = self._values(args, kwargs)
         return self._answer(self.function().drop(values)) if self.cache.enabled else self._plain(0)

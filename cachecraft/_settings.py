@@ -7,10 +7,11 @@ import random as _random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from cachecraft._core.errors import OptionError, OptionTypeError
 from cachecraft._core.policy import INHERIT, Jitter, jitter_of, seconds
+from cachecraft._core.ports import Backend
 from cachecraft.serializers import Serializer
 
 MEGABYTE: Final = 2**20
@@ -22,6 +23,8 @@ class Settings:
     """What a cache was told. Times are in seconds."""
 
     url: str = "memory://"
+    backend: Backend | None = None
+    """In place of a URL: somebody's own."""
     namespace: str = ""
     ttl: float = 3600.0
     jitter: Jitter | None = DEFAULT_JITTER
@@ -41,20 +44,25 @@ class Settings:
 
     @classmethod
     def of(cls, url: object, options: dict[str, Any]) -> Settings:
+        if all(callable(getattr(url, verb, None)) for verb in ("perform", "aperform")):
+            return cls(url="backend://", backend=cast("Backend", url), **options)._filled()
         if not isinstance(url, str):
-            raise OptionTypeError(f"url={url!r} must be text such as 'memory://' or 'redis://localhost:6379/0'")
+            raise OptionTypeError(f"url={url!r} must be text such as 'redis://localhost:6379/0', or a backend")
         scheme = url.partition("://")[0]
         if "://" not in url or scheme not in SCHEMES:
             raise OptionError(
-                f"url={url!r} has no scheme known here; there are {', '.join(f'{s}://' for s in SCHEMES)}"
+                f"url={redacted(url)!r} has no scheme known here; there are {', '.join(f'{s}://' for s in SCHEMES)}"
             )
-        settings = cls(url=url, **{name: value for name, value in options.items() if value is not INHERIT})
+        return cls(url=url, **options)._filled()
+
+    def _filled(self) -> Settings:
+        jitter = jitter_of(self.jitter)
         return replace(
-            settings,
-            ttl=seconds(settings.ttl, "ttl"),
-            jitter=jitter_of(settings.jitter),  # type: ignore[arg-type]  # INHERIT was left out above
-            timeout=seconds(settings.timeout, "timeout"),
-            connect_timeout=seconds(settings.connect_timeout, "connect_timeout"),
+            self,
+            ttl=seconds(self.ttl, "ttl"),
+            jitter=DEFAULT_JITTER if jitter is INHERIT else cast("Jitter | None", jitter),
+            timeout=seconds(self.timeout, "timeout"),
+            connect_timeout=seconds(self.connect_timeout, "connect_timeout"),
         )._checked()
 
     def _checked(self) -> Settings:
@@ -68,6 +76,15 @@ class Settings:
                 raise OptionTypeError(f"{name}={value!r} must be a whole number")
             if value < 1:
                 raise OptionError(f"{name}={value!r} must be at least 1; to turn caching off give enabled=False")
+        if not isinstance(self.enabled, bool):
+            raise OptionTypeError(f"enabled={self.enabled!r} must be True or False")
+        above: Any = self.compress_above
+        if above is not None and (isinstance(above, bool) or not isinstance(above, int) or above < 0):
+            raise OptionTypeError(f"compress_above={above!r} must be a number of bytes, or None for never")
+        given: tuple[Any, ...] = (self.clock, self.random)
+        if not all(map(callable, given)):
+            raise OptionTypeError("clock= and random= must be functions without arguments that answer a number")
+        check_serializer(self.serializer)
         if self.on_failover not in ("flush", "trust"):
             raise OptionError(f"on_failover={self.on_failover!r} must be 'flush' or 'trust'")
         if self.compression not in ("zlib", "zstd"):
@@ -75,9 +92,16 @@ class Settings:
         return self
 
 
+def check_serializer(serializer: object) -> None:
+    if serializer is not None and not isinstance(serializer, Serializer):
+        raise OptionTypeError(
+            f"serializer={serializer!r} must have id, dumps and loads, as MsgpackSerializer() and JsonSerializer() do"
+        )
+
+
 SCHEMES: Final = ("memory", "redis", "rediss", "unix")
 
-OPTIONS: Final = frozenset(Settings.__dataclass_fields__) - {"url"}
+OPTIONS: Final = frozenset(Settings.__dataclass_fields__) - {"url", "backend"}
 
 
 def environment(name: str) -> str | None:

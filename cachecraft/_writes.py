@@ -50,6 +50,8 @@ class Write:
         self.signature = signature_of(fn)
         self.when = options["when"]
         self.on_success_only = options["on_success_only"]
+        if not isinstance(self.on_success_only, bool):
+            raise OptionTypeError(f"on_success_only={self.on_success_only!r} must be True or False")
         if self.when is not None and not callable(self.when):
             raise OptionTypeError(f"when={self.when!r} must be a function of the result")
         self.handles = [handle_of(function, "invalidates") for function in functions]
@@ -148,14 +150,32 @@ def _throw(error: Exception) -> NoReturn:
     raise error
 
 
+class _Writer(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's own types say nothing here
+    """A write that tells. As any function, it is copied and pickled by reference."""
+
+    def __reduce__(self) -> str:
+        return str(self.__wrapped__.__qualname__)
+
+    def __reduce_ex__(self, protocol: object) -> str:
+        return self.__reduce__()
+
+    def __copy__(self) -> _Writer:
+        return self
+
+    def __deepcopy__(self, memo: object) -> _Writer:
+        return self
+
+
 def invalidating(cache: BareCache, functions: Sequence[Any], options: Mapping[str, Any]) -> Callable[[Any], Any]:
     """Make the decorator of a function that writes."""
+    for function in functions:
+        handle_of(function, "invalidates")
 
     def decorator(fn: Any) -> Any:
         target = getattr(fn, "__func__", fn)
         check_callable(target, "invalidates")
         write = Write(cache, functions, target, options)
-        return wrapt.FunctionWrapper(fn, _awrite(write) if is_async(target) else _write(write))
+        return _Writer(fn, _awrite(write) if is_async(target) else _write(write))
 
     return decorator
 
@@ -234,6 +254,6 @@ def updating(cache: BareCache, function: Any, value: Callable[[Any], Any] | None
             values = handle.shared(write.arguments(instance, args, kwargs))
             return handle._answer(handle.function().write(values, partial(wrapped, *args, **kwargs), made))
 
-        return wrapt.FunctionWrapper(fn, call)
+        return _Writer(fn, call)
 
     return decorator

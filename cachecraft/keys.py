@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from cachecraft._core.errors import OptionError, OptionTypeError
-from cachecraft._core.keys import canonical, render
+from cachecraft._core.keys import Escaped, canonical, render
 
 __all__ = ["build", "list_key", "pattern", "versioned"]
 
@@ -15,19 +15,19 @@ def build(*parts: object) -> str:
     """``build("myapp", "user", 123) == "myapp:user:123"``. Separators and wildcards inside a part are escaped."""
     if not parts:
         raise OptionError("parts: a key needs at least one part, such as build('myapp', 'user', 123)")
-    return ":".join(_shown(part, f"parts[{index}]") for index, part in enumerate(parts))
+    return Escaped(":".join(_shown(part, f"parts[{index}]") for index, part in enumerate(parts)))
 
 
 def pattern(*parts: object) -> str:
     """``pattern("myapp", "user") == "myapp:user:*"``: every key that begins with these parts."""
-    return f"{build(*parts)}:*"
+    return Escaped(f"{build(*parts)}:*")
 
 
 def versioned(*parts: object) -> str:
     """``versioned("myapp", "user", 123, 2) == "myapp:user:123:v2"``: the last part is the version."""
     if len(parts) < 2:
         raise OptionError("parts: a versioned key needs a part and a version, such as versioned('user', 2)")
-    return f"{build(*parts[:-1])}:v{_shown(parts[-1], 'version')}"
+    return Escaped(f"{build(*parts[:-1])}:v{_shown(parts[-1], 'version')}")
 
 
 def list_key(*parts: object, length: int = 32) -> str:
@@ -41,7 +41,7 @@ def list_key(*parts: object, length: int = 32) -> str:
         raise OptionTypeError(f"length={length!r} must be a number of hex digits, 16 to 64")
     if not 16 <= length <= 64:
         raise OptionError(f"length={length} must be between 16, below which keys could meet, and 64, which is all")
-    return f"{build(*parts[:-1])}:list:{sha256(_query(parts[-1])).hexdigest()[:length]}"
+    return Escaped(f"{build(*parts[:-1])}:list:{sha256(_query(parts[-1])).hexdigest()[:length]}")
 
 
 def _query(query: object) -> bytes:

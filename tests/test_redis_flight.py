@@ -1,4 +1,4 @@
-"""One load per key on a real Redis: among threads, tasks, both at once, and across caches that share only the server."""
+"""One load over threads, tasks and processes on a real Redis; whoever goes away harms nobody and leaves nothing."""
 
 from __future__ import annotations
 

@@ -222,7 +222,9 @@ def test_who_comes_to_a_flight_that_has_just_ended_is_woken_at_once() -> None:
     assert woken == [True]
 
 
-def test_an_entry_that_appears_between_the_look_and_the_load_is_served(make_cache: Callable[..., Cache], colour: Colour) -> None:
+def test_an_entry_that_appears_between_the_look_and_the_load_is_served(
+    make_cache: Callable[..., Cache], colour: Colour
+) -> None:
     hooks: list[Callable[[], object]] = []
 
     def clock() -> float:
@@ -263,6 +265,7 @@ def test_a_loader_that_calls_itself_with_the_same_arguments_runs(cache: Cache) -
     load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     assert load(1) == 2
     assert len(depth) == 3
+    assert load.stats.waits == 0
 
 
 async def test_a_coroutine_that_awaits_itself_with_the_same_arguments_runs(cache: Cache) -> None:
@@ -276,6 +279,7 @@ async def test_a_coroutine_that_awaits_itself_with_the_same_arguments_runs(cache
 
     load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     assert await load(1) == 2
+    assert load.stats.waits == 0
 
 
 async def test_child_tasks_of_a_loader_may_ask_for_the_same_key(cache: Cache) -> None:
@@ -293,6 +297,7 @@ async def test_child_tasks_of_a_loader_may_ask_for_the_same_key(cache: Cache) ->
     load.key(1)  # bound by now, so that the wrapper leads by itself where it can
     async with asyncio.timeout(PATIENCE):
         assert await load(1) == 5
+    assert load.stats.waits == 0
 
 
 @pytest.mark.parametrize("colours", ["threads", "tasks"])
@@ -318,6 +323,7 @@ def test_functions_that_call_each_other_in_opposite_order_from_two_callers_end(c
             barrier.wait()
             return f"two({one(x)})"
 
+        one.key(1), two.key(1)
         sync = Sync()
         callers = [sync.start(one, 1), sync.start(two, 1)]
         answers = {caller.result(PATIENCE) for caller in callers}
@@ -342,6 +348,7 @@ def test_functions_that_call_each_other_in_opposite_order_from_two_callers_end(c
                 await meeting.wait()
                 return f"two({await one(x)})"
 
+            one.key(1), two.key(1)
             async with asyncio.timeout(PATIENCE):
                 return set(await asyncio.gather(one(1), two(1)))
 

@@ -62,10 +62,13 @@ class Subject:
         vary: Callable[[], object] | None,
         version: str | None,
     ) -> None:
+        self.by_hand = name is None
+        """It stands for what is stored by hand, under keys that the user makes."""
         self.stem = f"{name}:" if name else ""
         """What the keys of this function begin with, where no template says otherwise."""
         self.label = label
         self.parameters = tuple(signature.parameters)
+        self._kinds = tuple(each.kind for each in signature.parameters.values())
         annotations = {each.name: each.annotation for each in signature.parameters.values()}
         self.maker = key if callable(key) else None
         self.template = (
@@ -88,7 +91,7 @@ class Subject:
         self._tail = f":v{escape(version)}" if version is not None else ""
 
     def _tag_templates(self, tags: Sequence[str], annotations: Mapping[str, object]) -> tuple[Template, ...]:
-        if isinstance(tags, (str, bytes)) or not all(isinstance(tag, str) for tag in tags):
+        if not is_texts(tags):
             raise OptionTypeError(f"tags={tags!r} must be a list of strings, such as tags=['tenant:{{tenant}}']")
         if len(tags) > 250:
             raise OptionError(f"tags= names {len(tags)} tags; an entry carries 250 at the most")
@@ -141,7 +144,8 @@ class Subject:
 
     def _made(self, values: Values) -> str:
         assert self.maker is not None
-        made: object = self.maker(*values)
+        args, kwargs = self._as_called(values)
+        made: object = self.maker(*args, **kwargs)
         if not isinstance(made, str) or not made:
             raise UnkeyableError(f"key= of {self.label} returned {made!r}; it must return text that is not empty")
         return made if isinstance(made, Key) else escape_literal(made)
@@ -165,10 +169,26 @@ class Subject:
         """The tags that a callable makes of the result and the arguments; the result comes first."""
         if self.tag_maker is None:
             return ()
-        made = self.tag_maker(result, *values)
-        if isinstance(made, (str, bytes)) or not all(isinstance(tag, str) for tag in made):
+        args, kwargs = self._as_called(values)
+        made = self.tag_maker(result, *args, **kwargs)
+        if not is_texts(made):
             raise OptionTypeError(f"tags= of {self.label} returned {made!r}; it must return a list of strings")
         return tuple(dict.fromkeys(check_tag(escape_literal(tag)) for tag in made))
+
+    def _as_called(self, values: Values) -> tuple[list[Any], dict[str, Any]]:
+        """The arguments as the function itself is given them: by position, by keyword, and the rest of both."""
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for name, kind, value in zip(self.parameters, self._kinds, values, strict=True):
+            if kind is inspect.Parameter.VAR_POSITIONAL:
+                args += value
+            elif kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs |= value
+            elif kind is inspect.Parameter.KEYWORD_ONLY:
+                kwargs[name] = value
+            else:
+                args.append(value)
+        return args, kwargs
 
     def __repr__(self) -> str:
         return f"<Subject {self.label}>"
@@ -191,6 +211,11 @@ def rendered_tag(template: Template, arguments: Mapping[str, object]) -> str:
     Nothing in a tag separates, so what a template escapes in its values would only keep the two from meeting.
     """
     return check_tag(escape_literal(unquote(template.render(arguments), errors="surrogatepass")))
+
+
+def is_texts(thing: object) -> bool:
+    """Whether it is a collection of strings, and not a string itself."""
+    return isinstance(thing, (list, tuple, set, frozenset)) and all(isinstance(each, str) for each in thing)
 
 
 def check_tag(tag: str) -> str:

@@ -108,6 +108,7 @@ class RemotePlace(Protocol):
     def hold(self, key: str, held: bytes, lease: float) -> Lease: ...
     def copier(self, value: Any) -> Callable[[Any], Any] | None: ...
     def failed(self, error: BaseException) -> None: ...
+    def refuse(self, error: Exception) -> None: ...
     def may_refresh(self, key: str) -> bool: ...
     def rest(self, key: str, seconds: float) -> None: ...
 
@@ -218,6 +219,9 @@ def _acquire(place: RemotePlace, seek: Seek, sight: Sight) -> Flow[_Won | Sight]
     won = _Won(place.token(), stamps)
     missing = tuple(stamp is None for stamp in read)
     seen = handle(sight.reading.slot)
+    # On the board before the placeholder can be seen: who sees it here joins, rather than take it for another's.
+    place.flights[won.token] = Flight.of(won.token, place.clock())
+    reading: Reading | None = sight.reading
     try:
         reading = yield from Acquire(seek.key, seen, won.token, seek.wanted, stamps, missing, place.policy.lease)
     except (GeneratorExit, BackendError):
@@ -226,10 +230,19 @@ def _acquire(place: RemotePlace, seek: Seek, sight: Sight) -> Flow[_Won | Sight]
         # Cancelled, and perhaps with the lease already ours: nobody would load under it.
         yield from Release(seek.key, won.held)
         raise
+    finally:
+        if reading is not None:
+            _off_the_board(place, won.token)
     if reading is None:
         return won
     sight = place.judge(seek, seek.wanted, reading)
     return (yield from look(place, seek)) if sight.more else sight
+
+
+def _off_the_board(place: RemotePlace, token: bytes) -> None:
+    flight = place.flights.pop(token, None)
+    if flight is not None:
+        flight.settle(ABANDONED, None)
 
 
 def _join(place: RemotePlace, flight: Flight, patience: float) -> Flow[float]:
@@ -272,7 +285,8 @@ def _lead(place: RemotePlace, seek: Seek, won: _Won, run: Run, *, held: bytes | 
 
     ``held`` is what the store must find, where it is not the placeholder: the entry that is being refreshed.
     """
-    flight = place.flights[won.token] = Flight.of(won.token, place.clock())
+    flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
+    flight.began = place.clock()
     lease = place.hold(seek.key, won.held, place.policy.lease) if held is None else None
     flights.enter(flight)
     try:
@@ -496,6 +510,7 @@ def _seize(place: RemotePlace, seek: Seek, sight: Sight) -> Flow[_Won | None]:
     for _ in range(_TRIES):
         found = yield from _acquire(place, seek, sight)
         if isinstance(found, _Won):
+            _off_the_board(place, found.token)  # a write is no load to join
             return found
         sight = found
     return None
@@ -529,11 +544,7 @@ def write(place: RemotePlace, values: Any, run: Run, made: Callable[[Any], Any])
     try:
         result = yield from Load(run)
         if won is not None:
-            value = made(result)
-            try:
-                stored = yield from _store(place, seek, won, value, 0.0, won.held)
-            except BackendError as error:
-                place.failed(error)
+            stored = yield from _keep_written(place, seek, won, result, made)
     except GeneratorExit:
         raise
     except BaseException:
@@ -543,8 +554,22 @@ def write(place: RemotePlace, values: Any, run: Run, made: Callable[[Any], Any])
         if lease is not None:
             lease.end()
     if not stored:
-        yield from Delete((seek.key,))
+        yield from _spared(place, Delete((seek.key,)))
     return result
+
+
+def _keep_written(place: RemotePlace, seek: Seek, won: _Won, result: Any, made: Callable[[Any], Any]) -> Flow[bool]:
+    """The write is done: whatever fails from here on is not its caller's business."""
+    try:
+        value = made(result)
+    except Exception as error:  # a user's own code
+        place.refuse(error)
+        return False
+    try:
+        return (yield from _store(place, seek, won, value, 0.0, won.held))
+    except BackendError as error:
+        place.failed(error)
+        return False
 
 
 def peek(place: RemotePlace, values: Any) -> Flow[Any]:

@@ -10,6 +10,7 @@ from cachecraft._core.globs import matcher
 from cachecraft._core.names import qualified_name
 
 __all__ = [
+    "Escaped",
     "canonical",
     "canonical_many",
     "digest",
@@ -27,6 +28,12 @@ _SPECIAL: Final = re.compile(rf"[\x00-,/:-?\[-^`{{-\x7f{_INVISIBLE}]")
 _SPECIAL_LITERAL: Final = re.compile(rf"[\x00-\x20%*?\[\]\\~\x7f{_INVISIBLE}]")
 
 
+class Escaped(str):
+    """Text of which every part is escaped already, as ``cachecraft.keys`` makes it."""
+
+    __slots__ = ()
+
+
 def escape(text: str) -> str:
     """The text with all but letters, digits and ``_ - . @`` percent-encoded: no separator, no glob. Injective."""
     return _SPECIAL.sub(_percent, text) if _SPECIAL.search(text) else text
@@ -34,6 +41,8 @@ def escape(text: str) -> str:
 
 def escape_literal(text: str) -> str:
     """Text that a programmer wrote into a key: separators stay, all that is special in a pattern is encoded."""
+    if isinstance(text, Escaped):
+        return text
     return _SPECIAL_LITERAL.sub(_percent, text)
 
 

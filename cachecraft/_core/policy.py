@@ -117,8 +117,6 @@ class Lifetime:
 
     @classmethod
     def of(cls, ttl: float, jitter: Jitter | None) -> Lifetime:
-        if isinstance(ttl, Tier) and ttl.spread is not None and jitter == Jitter():
-            jitter = ttl.spread
         low, high = (jitter.low, jitter.high) if jitter else (0.0, 0.0)
         return cls(ttl * (1 + low), ttl * (high - low))
 
@@ -179,12 +177,12 @@ class Policy:
             )
 
     def under(self, ttl: float, jitter: Jitter | None) -> Policy:
-        """The same policy with what it left open taken from the cache."""
-        return replace(
-            self,
-            ttl=ttl if self.ttl is None else self.ttl,
-            jitter=jitter if isinstance(self.jitter, _Inherit) else self.jitter,
-        )
+        """The same policy with what it left open taken from the cache; a tier's own spread comes before that."""
+        chosen = self.jitter
+        if isinstance(chosen, _Inherit):
+            spread = self.ttl.spread if isinstance(self.ttl, Tier) else None
+            chosen = spread if spread is not None else jitter
+        return replace(self, ttl=ttl if self.ttl is None else self.ttl, jitter=chosen)
 
     @property
     def keep(self) -> float:
@@ -255,7 +253,7 @@ def _errors(value: object, option: str) -> Remembered | None:
     if value is None:
         return None
     if not isinstance(value, dict):
-        value = dict.fromkeys(value if isinstance(value, tuple) else (value,), 10.0)
+        value = dict.fromkeys(value if isinstance(value, (tuple, list, set, frozenset)) else (value,), 10.0)
     if not value:
         raise OptionError(f"{option} names no exception; leave it out, or name the classes to remember")
     for kind in value:

@@ -31,6 +31,12 @@ class Backend(Protocol):
     async def aping(self) -> float:
         """The same for a task."""
 
+    def serve(self, prefix: str) -> None:
+        """Take note that entries whose keys begin with ``prefix`` will be asked for."""
+
+    def after_fork(self) -> None:
+        """In a forked child: what belongs to the parent, sockets and locks among it, is not to be touched."""
+
     def close(self) -> None:
         """Let go of every connection."""
 

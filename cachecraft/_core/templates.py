@@ -16,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, Final, NoReturn, final
 
 from cachecraft._core.errors import OptionTypeError, PatternError, TemplateError, UnkeyableError
-from cachecraft._core.keys import canonical, digest, escape, escape_literal, is_structure, render
+from cachecraft._core.keys import Escaped, canonical, digest, escape, escape_literal, is_structure, render
 
 _FIELD: Final = re.compile(r"(?P<name>[^.\[\]]*)(?P<path>(?:\.[^.\[\]]+|\[[^\[\]]+\])*)")
 _STEP: Final = re.compile(r"\.([^.\[\]]+)|\[([^\[\]]+)\]")
@@ -39,6 +39,8 @@ def check_pattern(text: str) -> None:
     Raises:
         PatternError: it is empty or made of wildcards alone.
     """
+    if not isinstance(text, str):
+        raise OptionTypeError(f"pattern={text!r} must be text such as 'user:*'")
     if _WILDCARDS.fullmatch(text):
         raise PatternError(f"pattern={text!r} matches everything; clear() is the way to say everything")
 
@@ -191,9 +193,7 @@ class _Parser:
         head, fields = self._split()
         if is_pattern:
             self._check_classes(head, fields)
-            return Template(
-                self.text, _escape_pattern(head), [(field, _escape_pattern(tail)) for field, tail in fields]
-            )
+            return Template(self.text, escape_pattern(head), [(field, escape_pattern(tail)) for field, tail in fields])
         fields = [(field, escape_literal(tail)) for field, tail in fields]
         self._keep_apart(fields)
         return Template(self.text, escape_literal(head), fields)
@@ -278,8 +278,10 @@ def _says(annotation: object, kind: type) -> bool:
     return annotation is kind or (isinstance(annotation, str) and annotation == kind.__name__)
 
 
-def _escape_pattern(text: str) -> str:
+def escape_pattern(text: str) -> str:
     """Literal text of a pattern, so that it meets what ``escape_literal`` made of the same text in a key."""
+    if isinstance(text, Escaped):
+        return text
     return _PATTERN_PIECE.sub(_escape_piece, text)
 
 

@@ -176,9 +176,9 @@ class Memory:
         with self.lock:
             for board in (self.flights, *(table.flights for table in self._tables())):
                 for flight in list(board.values()):
-                    # The tags of a result are known only once it is there; they are compared then.
+                    # What is put by hand brings its own tags; they are compared when it lands.
                     flight.lost = flight.lost | names
-                self._void(board, lambda flight: bool(names & (flight.tags or frozenset())))
+                self._void(board, lambda flight: _may_carry(flight, names))
             doomed = {node for name in names for node in self.tags.get(name, ())}
             return sum(map(self.drop, doomed))
 
@@ -200,3 +200,8 @@ class Memory:
     def __repr__(self) -> str:
         bound = self.bound
         return f"<Memory: {len(bound)} of {bound.max_entries} entries, {bound.bytes} of {bound.max_bytes} bytes>"
+
+
+def _may_carry(flight: Flight, tags: frozenset[str]) -> bool:
+    """Whether a load may turn out to carry one of these tags; where they follow from the result, nobody knows yet."""
+    return flight.shelf.table.subject.tag_maker is not None or not tags.isdisjoint(flight.tags or ())

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from cachecraft._core import flows
 from cachecraft._core.effects import Remote, Sweep
-from cachecraft.backends.commands import PLANS, scan, unlink_each
+from cachecraft.backends.commands import PLANS, RELEASE, scan, unlink_each
 from cachecraft.backends.pipes import AsyncTransport
 from cachecraft.backends.transports import Dialling, Talk, Transport
 
@@ -69,19 +69,25 @@ class RedisBackend:
 
         So neither a restart from an old snapshot nor a replica that lagged behind can bring back what was invalidated.
         The stamp falls before the server is remembered: who dies in between leaves it to the next to do both again.
+
+        Only the stamp that was read before falls, and only if the server was not remembered yet: so of many who come
+        at once, none takes down the stamp under which another has begun to load.
         """
         if self._trust or not self._prefixes:
             return
         (info,) = yield [("INFO", "server")]
         run = _field(info, b"run_id")
         for prefix in self._prefixes:
-            (known,) = yield [("GET", prefix + _RUN)]
-            if known != run:
-                yield [("UNLINK", prefix + ROOT)]
-                try:
-                    yield [("SET", prefix + _RUN, run, "PX", _YEAR)]
-                except ResponseError:  # no memory left for it: whoever comes next lets the stamp fall again
-                    pass
+            # In this order: MGET of both would need one slot in a cluster. A foreign type reads as nothing.
+            (root,), (known,) = yield [("MGET", prefix + ROOT), ("MGET", prefix + _RUN)]
+            if known == run:
+                continue
+            if root is not None:
+                yield [("EVALSHA", RELEASE.sha, 1, prefix + ROOT, root)]
+            try:
+                yield [("SET", prefix + _RUN, run, "PX", _YEAR)]
+            except ResponseError:  # no memory left for it: whoever comes next lets the stamp fall again
+                pass
 
     def after_fork(self) -> None:
         self._sync.after_fork()

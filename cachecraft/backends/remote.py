@@ -34,12 +34,12 @@ from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, U
 from cachecraft._core.flights import Flight
 from cachecraft._core.flows import Seek, Sight
 from cachecraft._core.policy import Policy
-from cachecraft._core.ports import Lease, Run
+from cachecraft._core.ports import Backend, Lease, Run
 from cachecraft._core.tally import Tally
 from cachecraft.backends.claims import Claims
 from cachecraft.backends.heart import Heart
 from cachecraft.backends.isolation import Copier, copier
-from cachecraft.backends.redis import ROOT, RedisBackend
+from cachecraft.backends.redis import ROOT
 from cachecraft.serializers import Serializer, compress, decompress, fingerprint
 
 log: Final = logging.getLogger("cachecraft")
@@ -78,7 +78,9 @@ class Remote:
         self.schema = schema
         #: The stamps all of its entries carry: the namespace's and its own.
         self.own = f"{prefix}~fn:{subject.label}"
-        self._standing: tuple[str, ...] = (prefix + ROOT, self.own)
+        #: What is stored by hand belongs to no function, and whatever is there can be looked at by hand.
+        self.by_hand = subject.by_hand
+        self._standing: tuple[str, ...] = (prefix + ROOT,) if self.by_hand else (prefix + ROOT, self.own)
         self._watched = (prefix + ANY,) if subject.tag_maker is not None else ()
         self.flights: dict[bytes, Flight] = keeper.flights
         self.watches: dict[bytes, Flight] = keeper.watches
@@ -137,7 +139,7 @@ class Remote:
                 return miss("tags")  # of a release that declared fewer: an invalidation could not reach it
             if any(current[tag] != stamp for tag, stamp in zip(entry.tags, entry.stamps, strict=True)):
                 return miss("invalidated")
-        if entry.schema != self.schema:
+        if entry.schema != self.schema and not self.by_hand:
             return miss("schema")
         take = self._reader(entry)
         if not self.policy.aged:
@@ -202,7 +204,7 @@ class Remote:
             ttl = policy.lifetime(value).draw(random.random())
             return self._sealed(seek, tags, stamps, token, payload, 0, cost, ttl, policy.keep)
         except Exception as error:  # whatever a user's own code raises here, the caller has its result
-            self._refuse(error)
+            self.refuse(error)
             return None
 
     def _sealed(
@@ -241,7 +243,7 @@ class Remote:
                         raise UnserializableError(f"a {kind.__qualname__} is more than its arguments and attributes")
                     return self._sealed(seek, seek.tags, stamps, token, payload, FAILURE, cost, ttl, 0.0)
                 except Exception as refused:
-                    self._refuse(refused)
+                    self.refuse(refused)
                     return None
         return None
 
@@ -254,10 +256,10 @@ class Remote:
         try:
             return tuple(tag_key(self.prefix, tag) for tag in self.subject.tags_of_result(seek.values, value))
         except Exception as error:
-            self._refuse(error)
+            self.refuse(error)
             return None
 
-    def _refuse(self, error: Exception) -> None:
+    def refuse(self, error: Exception) -> None:
         self.tally.refused += 1
         if self.subject.label not in self.keeper.refused:
             self.keeper.refused.add(self.subject.label)
@@ -320,7 +322,7 @@ class Remote:
 class RemoteKeeper:
     """Keeps the entries of a whole cache in Redis."""
 
-    def __init__(self, settings: Any, backend: RedisBackend, serializer: Serializer) -> None:
+    def __init__(self, settings: Any, backend: Backend, serializer: Serializer) -> None:
         self.settings = settings
         self.backend = backend
         self.serializer = serializer

@@ -26,7 +26,7 @@ class PickleSerializer:
 
     id: int = 3
 
-    def __init__(self, *, secret: bytes | str | Sequence[bytes | str], max_bytes: int = MAX_BYTES) -> None:
+    def __init__(self, *, secret: bytes | str | Sequence[bytes | str] = (), max_bytes: int = MAX_BYTES) -> None:
         self._secrets = _to_secrets(secret)
         self._max_bytes = positive("max_bytes", max_bytes)
 
