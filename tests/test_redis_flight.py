@@ -1,4 +1,4 @@
-"""One load over threads, tasks and processes on a real Redis; whoever goes away harms nobody and leaves nothing."""
+"""One load per key on a real Redis: among threads, tasks, both at once, and caches that share only the server."""
 
 from __future__ import annotations
 
@@ -59,6 +59,27 @@ def test_fifty_callers_of_one_process_share_one_load(cache: Cache, colour: Colou
     assert results == [{"number": 1, "run": 1}] * 50
     assert len({id(result) for result in results}) == 50  # and each has its own
     assert (f.stats.loads, f.stats.misses, f.stats.hits) == (1, 50, 0)
+
+
+def test_the_first_callers_of_a_fresh_server_share_one_load(redis_server: RedisServer, redis_url: str) -> None:
+    """Each comes with a connection of its own, and each of those finds a server that nobody has used before."""
+    for _ in range(30):
+        redis_server.cli("FLUSHALL")
+        with Cache(redis_url, namespace="shop") as fresh, ThreadPoolExecutor(8) as pool:
+            f = fresh.cached(ttl=60, key="n:{number}")(_slowly)
+            together = threading.Barrier(8)
+
+            def call(f: Any = f, together: threading.Barrier = together) -> int:
+                together.wait(PATIENCE)
+                return int(f(1))
+
+            assert [each.result(PATIENCE) for each in [pool.submit(call) for _ in range(8)]] == [1] * 8
+            assert f.stats.loads == 1
+
+
+def _slowly(number: int) -> int:
+    threading.Event().wait(0.01)
+    return number
 
 
 async def test_threads_and_tasks_share_one_load(cache: Cache) -> None:

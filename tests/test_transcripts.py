@@ -407,8 +407,10 @@ def test_a_new_connection_to_a_server_that_restarted_lets_the_root_stamp_fall() 
     stage.run("B")
     stage.says("""
         B INFO server                                    run-2
-        B GET ~runid                                     run-1
-        B UNLINK ~root                                   1
+        B MGET ~root                                     #1
+        B MGET ~runid                                    run-1
+        B DROP ~root: #1                                 which script?
+        B DROP ~root: #1                                 done
         B SET ~runid run-2                               OK
         B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) - #2 #3
     """)
@@ -422,6 +424,7 @@ def test_another_connection_finds_the_server_as_it_was_left() -> None:
     stage.run("B")
     stage.says("""
         B INFO server                                    run-1
-        B GET ~runid                                     run-1
+        B MGET ~root                                     #1
+        B MGET ~runid                                    run-1
         B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
     """)

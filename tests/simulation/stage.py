@@ -14,6 +14,7 @@ from cachecraft._core.entry import read_stamps
 from cachecraft.backends.commands import RELEASE, RENEW, SET
 from tests.simulation.caller import Caller
 from tests.simulation.jobs import wire
+from tests.simulation.model import SCRIPT_OF
 from tests.simulation.world import Scene, World
 
 
@@ -66,8 +67,9 @@ class Stage:
 
     def _command(self, what: tuple[Any, ...]) -> str:
         verb, *rest = what
-        if verb == "EVALSHA":
+        if verb in ("EVALSHA", "EVAL"):
             sha, _, key, held, *new = rest
+            sha = SCRIPT_OF.get(sha, sha)  # sent whole, where the server has forgotten it
             name = {SET.sha: "SWAP", RELEASE.sha: "DROP", RENEW.sha: "KEEP"}[sha]
             becomes = f" -> {self._show(new[0])}" if sha == SET.sha else ""
             return f"{name} {self._show(key)}: {self._show(held)}{becomes}"
@@ -77,7 +79,9 @@ class Stage:
         return " ".join([verb, *map(self._show, words)])
 
     def _answer(self, what: tuple[Any, ...], answer: Any) -> str:
-        if what[0] == "EVALSHA":
+        if what[0] in ("EVALSHA", "EVAL"):
+            if isinstance(answer, Exception):
+                return "which script?"
             return "done" if answer else "refused"
         if what[0] == "PTTL":
             return f"{answer // 1000} s"
