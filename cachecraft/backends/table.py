@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
 from functools import partial
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
@@ -75,8 +74,8 @@ class Table:
         self.subject = subject
         self.prefix = prefix
         self.shelf = Shelf(self, memory.names if subject.explicit else {})
-        #: How to get a node by call key, by ``id`` of the object it belongs to: what the wrapper of a method asks.
-        self.owners: dict[int, Callable[[Any], Node | None]] = {}
+        #: Nodes by call key, by ``id`` of the object they belong to: what the wrapper of a method looks into.
+        self.owners: dict[int, dict[Any, Node]] = {}
         self.shelves: dict[int, Shelf] = {}
         #: Functions that share keys share their loads.
         self.flights: dict[Any, Flight] = memory.flights if subject.explicit else {}
@@ -131,7 +130,7 @@ class Table:
                 " '__weakref__' to its __slots__"
             ) from None
         self.shelves[id(owner)] = self._prepare(grave, shelf)
-        self.owners[id(owner)] = shelf.nodes.get
+        self.owners[id(owner)] = shelf.nodes
         return shelf
 
     def bury_with(self, function: object) -> None:
