@@ -46,10 +46,9 @@ _INTERNAL: Final = (
     *("nothing", "fn", "defaults", "type", "id", "values", "call", "wrapper", "Exception", "BaseException"),
 )
 class _Nothing:
-    """What a method finds where there is no node: never of the kind asked for, always too old."""
+    """What a method finds where there is no node: of no kind that could be asked for."""
 
     kind = None
-    expires = float("-inf")
 
 
 _BUILTINS: Final = {"nothing": _Nothing, "type": type, "id": id, "Exception": Exception, "BaseException": BaseException}
@@ -92,8 +91,8 @@ def generate(
         "enter": f"{own['flight']}.token = {own['enter']}({own['flight']}); " if is_async else "",
         # A method has two look-ups to pay, so it takes the quicker one, which costs its misses an exception.
         "found": f"{own['owners']}[{own['id']}({names[0]})][{key}]" if owned else f"{own['find']}({key})",
-        "absent": own["nothing"] if owned else "None",
-        "present": "" if owned else f"{own['node']} is not None and ",
+        "absent": own["nothing"] if owned and single else "None",
+        "present": "" if owned and single else f"{own['node']} is not None and ",
         "atomic": " and ".join(f"{kind} in {own['atomic']}" for kind in kinds) or "True",
         "key": key,
         "same_kind": f"{own['node']}.kind is {kinds[0]} and " if single else "",

@@ -58,9 +58,10 @@ class Pipe(asyncio.Protocol):
             raise BackendError("Redis: the connection is lost")
         if len(self._questions) >= _MOST_WAITING:
             raise BackendTimeout(f"Redis: {_MOST_WAITING} questions are waiting for an answer already")
+        packed = list(map(hiredis.pack_command, commands))  # first: what cannot be packed must leave nothing behind
         if not self._outbox:
             self._loop.call_soon(self._flush)
-        self._outbox.extend(map(hiredis.pack_command, commands))
+        self._outbox.extend(packed)
         question = _Question(self._loop.create_future(), len(commands), self._loop.time() + self._timeout)
         self._questions.append(question)
         if self._timer is None:
