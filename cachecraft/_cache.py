@@ -401,9 +401,9 @@ class BareCache:
     def close(self) -> None:
         """End what runs behind, and let go of every connection. Decorated functions go on as plain calls."""
         self._closed = True
-        self._shut()
         for handle in list(self._handles):
-            handle.unbind()
+            handle.unbind()  # first, so that nobody goes on to ask what is being shut
+        self._shut()
 
     async def aclose(self) -> None:
         """As ``close``, for the connections of the running event loop too."""

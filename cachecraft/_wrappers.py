@@ -45,6 +45,8 @@ _INTERNAL: Final = (
     *("find", "owners", "atomic", "enter", "now", "lead", "land", "fail", "slow", "node", "flight", "value", "error"),
     *("nothing", "fn", "defaults", "type", "id", "values", "call", "wrapper", "Exception", "BaseException"),
 )
+
+
 class _Nothing:
     """What a method finds where there is no node: of no kind that could be asked for."""
 

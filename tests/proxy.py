@@ -75,6 +75,7 @@ class Proxy:
         """Let `after` more bytes of replies through, and keep the rest until `let_go`."""
         with self._changed:
             self._room = after
+            self._changed.notify_all()
 
     def let_go(self) -> None:
         """Deliver what was held back, late, and all that follows."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import threading
 import time
 from collections import deque
@@ -93,6 +94,20 @@ Talk = Generator[list[Command], Any, Any]
 
 _Greeted = tuple[Any, int]
 """A connection, and how many namespaces it was fenced for."""
+
+
+_RedisParser: Any = redis.connection.DefaultParser
+
+
+class _Parser(_RedisParser):  # type: ignore[misc]  # as above
+    """Reads replies until a deadline: a socket's own timeout begins anew with every piece that drips in."""
+
+    deadline = math.inf
+
+    def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
+        if time.monotonic() > self.deadline:
+            raise BackendTimeout("Redis: the replies took longer than the deadline")
+        return super().read_from_socket(*args, **kwargs)
 
 
 class Transport:
@@ -191,8 +206,9 @@ class Transport:
             connection.disconnect()
         options = redis.connection.parse_url(self._dialling.url)  # type: ignore[no-untyped-call]  # as above
         kind: Any = options.pop("connection_class", redis.Connection)
-        connection = kind(**{**options, **self._dialling.options()})
+        connection = kind(**{**options, **self._dialling.options()}, parser_class=_Parser)
         fences = self.fences  # a namespace that comes while we greet is not greeted for
+        connection._parser.deadline = time.monotonic() + self._dialling.connect_timeout + self._dialling.timeout
         try:
             connection.connect()
             self._hold(connection, self._greet())
@@ -202,13 +218,11 @@ class Transport:
         return connection, fences
 
     def _talk(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
-        deadline = time.monotonic() + self._dialling.timeout
+        connection._parser.deadline = time.monotonic() + self._dialling.timeout
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         replies: list[Any] = []
         for _ in commands:
             try:
-                if replies and time.monotonic() > deadline:
-                    raise BackendTimeout("Redis: the replies took longer than the deadline")
                 replies.append(connection.read_response(disconnect_on_error=False))
             except redis.exceptions.ResponseError as error:
                 replies.append(error)
