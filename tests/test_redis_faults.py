@@ -304,7 +304,9 @@ def _later(fn: Callable[..., Any]) -> Callable[..., Any]:
     return later
 
 
-async def test_a_command_that_cannot_be_written_leaves_the_line_in_step(redis_url: str, redis_server: RedisServer) -> None:
+async def test_a_command_that_cannot_be_written_leaves_the_line_in_step(
+    redis_url: str, redis_server: RedisServer
+) -> None:
     async with Cache(redis_url, namespace="shop") as made:
         await made.aset("k", 1)
         backend: Any = made.driver.backend

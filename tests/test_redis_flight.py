@@ -1,4 +1,4 @@
-"""One load per key on a real Redis: among threads, tasks, both at once, and across caches that share only the server."""
+"""One load per key on a real Redis: among threads, tasks, both at once, and caches that share only the server."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_load_whose_loop_died_is_taken_over(cache: Cache) -> None:
         return []
 
     async def begin() -> None:
-        asyncio.ensure_future(cache.aget_or_load("k", lambda: stuck(1), lease=0.3))
+        asyncio.ensure_future(cache.aget_or_load("k", lambda: stuck(1), lease=0.3))  # noqa: RUF006 - the exit of the process is to find it running
         while not cache.keeper.flights:  # type: ignore[attr-defined]  # a RemoteKeeper
             await asyncio.sleep(0.001)
 
@@ -119,9 +119,7 @@ def test_close_lets_go_of_every_connection(redis_server: RedisServer, redis_url:
     until(lambda: clients() == before)
 
 
-def test_the_end_of_a_loop_hangs_up_though_the_cache_goes_on(
-    cache: Cache, redis_server: RedisServer
-) -> None:
+def test_the_end_of_a_loop_hangs_up_though_the_cache_goes_on(cache: Cache, redis_server: RedisServer) -> None:
     def clients() -> int:
         return int(redis_server.cli("INFO", "clients")["connected_clients"])
 
