@@ -16,7 +16,7 @@ from cachecraft._core.effects import Remote, Sweep
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import FLYING, Flight
 from cachecraft.backends.commands import PLANS, SCRIPTS, Command, Plan
-from cachecraft.backends.redis import _sweep
+from cachecraft.backends.redis import ROOT, _sweep
 from cachecraft.backends.transports import Talk
 
 if TYPE_CHECKING:
@@ -88,14 +88,18 @@ def execute(line: Line, command: Command, *, forced: bool) -> Any:
     world = line.world
     if not line.alive():
         raise BackendError("connection lost")
-    if forced and command[0] in ("EVALSHA", "EVAL"):
-        world.ledger.taken(command[3])
+    if command[0] in ("EVALSHA", "EVAL") and (forced or _is_root(command[3])):
+        world.ledger.taken(command[3])  # by force, or by the fence
     try:
         reply = world.redis.execute(command)
     except NoScriptError as error:
         reply = error
     world.listener(world.current, command, reply)
     return reply
+
+
+def _is_root(key: str | bytes) -> bool:
+    return (key if isinstance(key, str) else key.decode()).endswith(ROOT)
 
 
 @dataclass
