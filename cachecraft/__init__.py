@@ -15,6 +15,9 @@ The house, from the top; imports point down only:
     stats, keys       counters to read; keys to build by hand
     _core             the thinking part: no I/O, no clock, no colour
         local, flows  what happens in a call, for memory and for Redis, as generators that yield what may block
+        writing       what happens in Redis when a value is renewed, brought or written through
+        sight, load, refresh
+                      the steps of both: read and take the lease; load and store; load anew behind what is there
         effects       the verbs they yield
         flights       single flight: one load, and whoever joined it
         calls         what a call means: call key, wire key, tags

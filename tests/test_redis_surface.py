@@ -189,15 +189,6 @@ def test_updates_writes_through_and_drops_the_entry_if_the_write_raised(
     assert colour(elsewhere.get(1)) is MISSING
 
 
-def test_options_that_make_a_key_differ_keep_entries_apart(cache: Cache, colour: Any) -> None:
-    load = colour.loader(lambda number: number)
-    old = cache.cached(ttl=60, key="n:{number}", version=1)(load)
-    new = cache.cached(ttl=60, key="n:{number}", version=2)(load)
-    assert old.key(1) == "shop:n:1:v1" != new.key(1)
-    colour(old(1))
-    assert colour(new.get(1)) is MISSING
-
-
 # -- methods -------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tests.simulation.faults import ALL, cancelled, killed, lease_over, lost, restarted
 from tests.simulation.jobs import drop, drop_all, put, read, renew, sweep, untag, write
 from tests.simulation.ledger import Violation
-from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.mutants import MUTANTS, TWO_RELEASES, Mutant
 from tests.simulation.process import FLAVOURS
 from tests.simulation.schedule import Walk, every_way
 from tests.simulation.world import Scene, World
@@ -65,6 +66,13 @@ def test_one_key_under_every_hand(choices: bytes) -> None:
     World(Scene("stale", (3, 2), jobs, each=5, faults=(lease_over, lost, cancelled)), Walk(choices)).run()
 
 
+@pytest.mark.parametrize("flavour", ["plain", "result", "stale", "grace"])
+@deep
+@given(choices=CHOICES)
+def test_two_releases_on_one_server(flavour: str, choices: bytes) -> None:
+    World(replace(TWO_RELEASES, flavour=flavour, faults=ALL), Walk(choices)).run()
+
+
 # -- every interleaving --------------------------------------------------------------------------------------
 
 A = read("a")
@@ -76,6 +84,10 @@ SMALL = {
     "two read, drop all": (1, Scene(threads=(2, 1), jobs=[[A], [A], [drop_all, A]])),
     "two read a tag of the result, untag": (1, Scene("result", (2, 1), [[A], [A], [untag, A]])),
     "two write": (1, Scene(threads=(1, 1, 1), jobs=[[A], [write("a")], [write("a"), A]])),
+    "two releases, drop": (
+        1,
+        replace(TWO_RELEASES, threads=(1, 1), schemas=(b"1", b"2"), jobs=[[A, A], [A, drop("a"), A]]),
+    ),
     "sweep": (1, Scene(threads=(1, 1), jobs=[[A, A], [sweep, A]])),
     "drop, with a fault": (
         1,

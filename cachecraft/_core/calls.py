@@ -88,7 +88,6 @@ class Subject:
         #: The parameters that a call key is made of: those a template names, else all that say something.
         self.keyed = self._names if self.template is None else self._named_by(self.template)
         self._at = tuple(self.parameters.index(name) for name in self.keyed)
-        self._tail = f":v{escape(version)}" if version is not None else ""
 
     def _tag_templates(self, tags: Sequence[str], annotations: Mapping[str, object]) -> tuple[Template, ...]:
         if not is_texts(tags):
@@ -140,7 +139,7 @@ class Subject:
             body = self._digest(values, serial)
         if self.vary is not None:
             body = f"{body}:{digest(canonical(self.vary(), 'vary'))}"
-        return Key(f"{prefix}{body}{self._tail}")
+        return Key(prefix + body)
 
     def _made(self, values: Values) -> str:
         assert self.maker is not None

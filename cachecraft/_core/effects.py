@@ -89,6 +89,8 @@ class Reading:
     stamps: tuple[bytes | None, ...]
     left: float | None = None
     """Seconds until the key expires, where it was asked for."""
+    aside: Reading | None = None
+    """The same for the place aside, where that was asked for; the key's own stamp comes first there."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -98,6 +100,8 @@ class Fetch(Remote[Reading]):
     key: str
     tags: tuple[str, ...]
     aged: bool = False
+    aside: str | None = None
+    """The key's place aside (see ``_core.sight``), to be read as well."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -117,6 +121,8 @@ class Acquire(Remote[Reading | None]):
     stamps: tuple[bytes, ...]
     missing: tuple[bool, ...]
     lease: float
+    beside: str | None = None
+    """The tag that is an entry of somebody else: compared, and otherwise left alone."""
 
 
 @dataclass(slots=True, frozen=True)

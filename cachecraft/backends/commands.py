@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store
-from cachecraft._core.entry import PLACEHOLDER, pack_placeholder
+from cachecraft._core.entry import HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
 
 Command = tuple[Any, ...]
 Replies = Sequence[Any]
@@ -55,20 +55,42 @@ def milliseconds(seconds: float) -> int:
 
 
 def _fetch(effect: Fetch) -> list[Command]:
-    read: Command = ("MGET", effect.key, *effect.tags)
-    return [read, ("PTTL", effect.key)] if effect.aged else [read]
+    keys = [effect.key] if effect.aside is None else [effect.key, effect.aside]
+    read: Command = ("MGET", effect.key, *effect.tags, *keys[1:])
+    return [read, *(("PTTL", key) for key in keys)] if effect.aged else [read]
 
 
 def _fetched(effect: Fetch, replies: Replies) -> Reading:
-    slot, *stamps = replies[0]
-    left = replies[1] / 1000 if effect.aged and replies[1] >= 0 else None
-    return Reading(slot, tuple(stamps), left)
+    slot, *rest = replies[0]
+    left = _left(replies[1]) if effect.aged else None
+    if effect.aside is None:
+        return Reading(slot, _stamps(rest), left)
+    *rest, aside = rest
+    stamps = _stamps(rest)
+    return Reading(
+        slot, stamps, left, Reading(aside, (_stamp_of(slot), *stamps), _left(replies[2]) if effect.aged else None)
+    )
+
+
+def _left(milliseconds: int) -> float | None:
+    return milliseconds / 1000 if milliseconds >= 0 else None
+
+
+def _stamps(values: Sequence[bytes | None]) -> tuple[bytes | None, ...]:
+    return tuple([value if value is None or len(value) == TOKEN else _stamp_of(value) for value in values])
+
+
+def _stamp_of(value: bytes | None) -> bytes | None:
+    """What stands for an entry where it is a stamp: its handle is another with each change, made as short as stamps."""
+    return None if value is None else hashlib.blake2b(value[:HANDLE], digest_size=TOKEN).digest()
 
 
 def _acquire(effect: Acquire) -> list[Command]:
     placeholder = pack_placeholder(effect.token, effect.stamps)
     commands: list[Command] = []
     for tag, stamp, missing in zip(effect.tags, effect.stamps, effect.missing, strict=True):
+        if tag == effect.beside:
+            continue
         # SET NX, then the read below: together what SET NX GET does, which servers before 7.0 refuse.
         commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else ("PEXPIRE", tag, STAMP_TTL))
     commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
@@ -78,10 +100,11 @@ def _acquire(effect: Acquire) -> list[Command]:
 
 
 def _acquired(effect: Acquire, replies: Replies) -> Reading | None:
-    won, (slot, *stamps), left = replies[-3:]
-    if won and tuple(stamps) == effect.stamps:
+    won, (slot, *rest), left = replies[-3:]
+    stamps = _stamps(rest)
+    if won and stamps == effect.stamps:
         return None
-    return Reading(slot, tuple(stamps), left / 1000 if left >= 0 else None)
+    return Reading(slot, stamps, _left(left))
 
 
 def _stamp(effect: Stamp) -> list[Command]:
@@ -118,7 +141,7 @@ PLANS: Final[dict[type[Remote[Any]], Plan]] = {
     Release: Plan(lambda e: [_call(_RELEASE, e.key, e.held)], _nothing),
     Renew: Plan(lambda e: [_call(_RENEW, e.key, e.held, milliseconds(e.lease))], _truth),
     Claim: Plan(lambda e: [("SET", e.key, e.token, "NX", "PX", milliseconds(e.lease))], _truth),
-    Stamp: Plan(_stamp, lambda e, replies: tuple(replies[-1])),
+    Stamp: Plan(_stamp, lambda e, replies: _stamps(replies[-1])),
     Delete: Plan(lambda e: [("UNLINK", *e.keys)], _first),
 }
 

@@ -321,7 +321,7 @@ class LocalKeeper:
     ) -> Local:
         """The place of one function. Memory holds any object, so nothing is asked of a serializer."""
         local = Local(Table(self.memory, subject, prefix), policy, tally)
-        if not subject.explicit:
+        if not local.table.shared:
             local.table.bury_with(local)
         return local
 

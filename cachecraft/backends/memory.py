@@ -164,7 +164,7 @@ class Memory:
         self._void(self.flights, lambda flight: doomed(flight.shelf.table.flight_wire(flight)))
         names = [self.names]
         for table in self._tables():
-            if not table.subject.explicit and concerns(table.prefix + table.subject.stem):
+            if not table.shared and (table.subject.explicit or concerns(table.prefix + table.subject.stem)):
                 self._void(table.flights, lambda flight: doomed(flight.shelf.table.flight_wire(flight)))
                 table.index()
                 names += [shelf.names for shelf in table.all_shelves]

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
-from cachecraft._core import flows
 from cachecraft._core.effects import Remote, Sweep
+from cachecraft._core.refresh import claim_key
 from cachecraft.backends.commands import PLANS, RELEASE, scan, unlink_each
 from cachecraft.backends.pipes import AsyncTransport
 from cachecraft.backends.transports import Dialling, Talk, Transport
@@ -113,12 +113,14 @@ def _sweep(effect: Sweep) -> Talk:
     One connection for all of it: the cursor of a server that was restarted meanwhile would lead past entries.
     """
     cursor, removed = 0, 0
-    stamp, claim = effect.prefix.encode() + b"~", flows.claim_key("").encode()
+    prefix, claim = effect.prefix.encode(), claim_key("").encode()
     while True:
         (cursor, keys), *_ = yield [scan(cursor, effect.prefix + effect.pattern)]
-        doomed = [key for key in keys if not (key.startswith(stamp) or key.endswith(claim))]
+        doomed = [key for key in keys if not (key.startswith(prefix + b"~") or key.endswith(claim))]
         if doomed:
-            removed += sum((yield unlink_each(doomed)))
+            gone = yield unlink_each(doomed)
+            # What is kept aside of another release's entry is no entry more.
+            removed += sum(count for key, count in zip(doomed, gone, strict=True) if b"~" not in key[len(prefix) :])
         if effect.progress is not None:
             effect.progress(removed)
         cursor = int(cursor)

@@ -10,9 +10,11 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from functools import partial
+from hashlib import blake2b
+from typing import Any, Final, NoReturn
 
-from cachecraft._core import flows
+from cachecraft._core import flows, writing
 from cachecraft._core.calls import Subject, Values, prefix_of
 from cachecraft._core.effects import Delete, Flow, Reading, Sweep
 from cachecraft._core.entry import (
@@ -32,9 +34,9 @@ from cachecraft._core.entry import (
 )
 from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError
 from cachecraft._core.flights import Flight
-from cachecraft._core.flows import Seek, Sight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Backend, Lease, Run
+from cachecraft._core.sight import ASIDE, Seek, Sight
 from cachecraft._core.tally import Tally
 from cachecraft.backends.claims import Claims
 from cachecraft.backends.heart import Heart
@@ -78,6 +80,10 @@ class Remote:
         self.schema = schema
         #: The stamps all of its entries carry: the namespace's and its own.
         self.own = f"{prefix}~fn:{subject.label}"
+        #: What its keys end in while another release's entry, or another function's, has the key itself.
+        self.beside = f"{ASIDE}{blake2b(schema + self.own.encode(), digest_size=8).hexdigest()}"
+        self._mixed = False
+        """It has met such an entry, so from now on each reading covers both places."""
         #: What is stored by hand belongs to no function, and whatever is there can be looked at by hand.
         self.by_hand = subject.by_hand
         self._standing: tuple[str, ...] = (prefix + ROOT,) if self.by_hand else (prefix + ROOT, self.own)
@@ -101,10 +107,13 @@ class Remote:
             tags += tuple(tag_key(self.prefix, tag) for tag in subject.rendered_tags(values))
         return Seek(subject.wire(self.prefix, values), tags, values, self._watched)
 
+    def aside(self, key: str) -> str | None:
+        return key + self.beside if self._mixed else None
+
     def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight:
         slot = reading.slot
         if slot is None:
-            return Sight(reading, Verdict.MISS)
+            return Sight(seek, reading, reason="schema" if seek.beside else "absent")
         try:
             if slot[:1] == PLACEHOLDER:
                 return self._judge_placeholder(seek, reading, slot)
@@ -112,35 +121,44 @@ class Remote:
                 return self._judge_entry(seek, tags, reading, unpack(seek.key, slot))
         except Exception as error:  # the bytes are untrusted, and serializers may be anybody's
             log.debug("corrupt entry under %s: %s", seek.key, error)
-        return Sight(reading, Verdict.MISS, reason="corrupt")
+        return Sight(seek, reading, reason="corrupt")
 
-    def _judge_placeholder(self, seek: Seek, reading: Reading, slot: bytes) -> Sight:
+    @staticmethod
+    def _judge_placeholder(seek: Seek, reading: Reading, slot: bytes) -> Sight:
         valid = read_stamps(slot) == reading.stamps[: len(seek.wanted)]
         return Sight(
+            seek,
             reading,
-            Verdict.MISS,
             loading=slot[1 : 1 + TOKEN] if valid else None,
             reason="loading" if valid else "invalidated",
         )
 
     def _judge_entry(self, seek: Seek, tags: tuple[str, ...], reading: Reading, entry: Entry) -> Sight:
-        def miss(reason: str) -> Sight:
-            return Sight(reading, Verdict.MISS, reason=reason)
-
         if entry.tags == tags:
-            if entry.stamps != reading.stamps:
-                return miss("invalidated")
+            current = entry.stamps == reading.stamps
         else:
-            current = dict(zip(tags, reading.stamps, strict=True))
-            more = tuple(tag for tag in entry.tags if tag not in current)
+            stamps = dict(zip(tags, reading.stamps, strict=True))
+            more = tuple(tag for tag in entry.tags if tag not in stamps)
             if more:
-                return Sight(reading, Verdict.MISS, more=more)
-            if not set(seek.tags) <= set(entry.tags):
-                return miss("tags")  # of a release that declared fewer: an invalidation could not reach it
-            if any(current[tag] != stamp for tag, stamp in zip(entry.tags, entry.stamps, strict=True)):
-                return miss("invalidated")
-        if entry.schema != self.schema and not self.by_hand:
-            return miss("schema")
+                return Sight(seek, reading, more=more)
+            current = all(stamps[tag] == stamp for tag, stamp in zip(entry.tags, entry.stamps, strict=True))
+        if not current:
+            return Sight(seek, reading, reason="invalidated")
+        # Without a tag that ours have, an invalidation meant for ours could not reach it.
+        if (entry.schema != self.schema and not self.by_hand) or not set(seek.tags) <= set(entry.tags):
+            return self._beside(seek, tags, reading)
+        return self._judge_age(seek, reading, entry)
+
+    def _beside(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight:
+        """The key has a good entry, and it is another's: ours are aside of it."""
+        if seek.beside is not None:
+            return Sight(seek, reading, reason="schema")
+        if reading.aside is None:
+            self._mixed = True
+            return Sight(seek, reading, more=())
+        return self.judge(seek.aside(seek.key + self.beside), (seek.key, *tags), reading.aside)
+
+    def _judge_age(self, seek: Seek, reading: Reading, entry: Entry) -> Sight:
         take = self._reader(entry)
         if not self.policy.aged:
             verdict = Verdict.FRESH
@@ -157,7 +175,7 @@ class Remote:
                 random=random.random() if policy.beta else 0.0,
             )
         reason = "error" if entry.flags & FAILURE else "expired"
-        return Sight(reading, verdict, take, reason=reason, cost=entry.cost)
+        return Sight(seek, reading, verdict, take, reason=reason, cost=entry.cost)
 
     def _reader(self, entry: Entry) -> Callable[[], Any]:
         """Decode at once, so that what cannot be decoded is a miss."""
@@ -168,8 +186,7 @@ class Remote:
             if entry.flags & flag:
                 payload = decompress(payload, codec=name, limit=_LIMIT)  # type: ignore[arg-type]  # a known codec
         if entry.flags & FAILURE:
-            error = self._restored(payload)
-            return lambda: flows._raise(error)
+            return partial(_raise, self._restored(payload))
         if entry.serializer != self.serializer.id:
             raise CorruptError(f"serializer {entry.serializer} is not the one used here")
         value = self.serializer.loads(payload)
@@ -290,16 +307,16 @@ class Remote:
         return flows.recall(self, values, run)
 
     def renew(self, values: Values, run: Run) -> Flow[Any]:
-        return flows.renew(self, values, run)
+        return writing.renew(self, values, run)
 
     def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
-        return flows.write(self, values, run, made)
+        return writing.write(self, values, run, made)
 
     def peek(self, values: Values) -> Flow[Any]:
         return flows.peek(self, values)
 
     def put(self, values: Values, value: Any) -> Flow[bool]:
-        return flows.put(self, values, value)
+        return writing.put(self, values, value)
 
     def drop(self, values: Values) -> Flow[int]:
         dropped = yield from Delete((self.seek(values).key,))
@@ -356,6 +373,8 @@ class RemoteKeeper:
         if annotation is not None and hasattr(chosen, "allow"):
             chosen.allow(annotation)
         schema = fingerprint(annotation)
+        if subject.version is not None:
+            schema = blake2b(schema + subject.version.encode("utf-8", "surrogatepass"), digest_size=8).digest()
         return Remote(self, subject, policy, tally, prefix, chosen, schema)
 
     def _claim(self, subject: Subject, prefix: str, fn: Callable[..., Any]) -> None:
@@ -399,6 +418,10 @@ class RemoteKeeper:
 
     def __repr__(self) -> str:
         return f"<RemoteKeeper {self.backend!r}>"
+
+
+def _raise(error: Exception) -> NoReturn:
+    raise error
 
 
 def _taken_apart(error: Exception) -> list[Any]:

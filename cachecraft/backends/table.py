@@ -73,12 +73,13 @@ class Table:
         self.memory = memory
         self.subject = subject
         self.prefix = prefix
-        self.shelf = Shelf(self, memory.names if subject.explicit else {})
+        #: Functions whose keys the user wrote share their entries and their loads; not with those of other versions.
+        self.shared = subject.explicit and subject.version is None
+        self.shelf = Shelf(self, memory.names if self.shared else {})
         #: Nodes by call key, by ``id`` of the object they belong to: what the wrapper of a method looks into.
         self.owners: dict[int, dict[Any, Node]] = {}
         self.shelves: dict[int, Shelf] = {}
-        #: Functions that share keys share their loads.
-        self.flights: dict[Any, Flight] = memory.flights if subject.explicit else {}
+        self.flights: dict[Any, Flight] = memory.flights if self.shared else {}
         self.wired = subject.named
         """Some node may be found by its wire key only, so a miss by call key proves nothing; new ones get both."""
         self._indexed = subject.named

@@ -27,7 +27,9 @@ def wire(name: str) -> str:
 
 
 def begin(caller: Caller, name: str, kind: str) -> Loading:
-    return caller.world.ledger.begin(wire(name), kind, caller.process.place.seek((name,)).wanted, caller.asked)
+    place = caller.process.place
+    aside = wire(name) + place.beside
+    return caller.world.ledger.begin(wire(name), kind, (*place.seek((name,)).wanted, aside), caller.asked, place.schema)
 
 
 def loader(name: str, *inner: str) -> Callable[[Caller, str], Steps]:
@@ -62,7 +64,7 @@ def read(name: str, *inner: str) -> Job:
             value = yield from caller.drive(flow, READ, wire(name))
         except (LoaderError, Remembered) as error:
             value = error.args[0]
-        caller.world.ledger.serve(caller.name, wire(name), value, floor)
+        caller.world.ledger.serve(caller.name, wire(name), value, floor, caller.process.place.schema)
 
     return _named(job, " in ".join(f"read {each}" for each in (*reversed(inner), name)))
 
@@ -72,7 +74,7 @@ def peek(name: str) -> Job:
         floor = caller.world.ledger.floors[wire(name)]
         value = yield from caller.drive(caller.process.place.peek((name,)), READ, wire(name))
         if value is not MISSING:
-            caller.world.ledger.serve(caller.name, wire(name), value, floor)
+            caller.world.ledger.serve(caller.name, wire(name), value, floor, caller.process.place.schema)
 
     return _named(job, f"peek {name}")
 
@@ -85,7 +87,7 @@ def renew(name: str) -> Job:
             value = yield from caller.drive(flow, FORCED, wire(name))
         except (LoaderError, Remembered) as error:
             value = error.args[0]
-        caller.world.ledger.serve(caller.name, wire(name), value, floor)
+        caller.world.ledger.serve(caller.name, wire(name), value, floor, caller.process.place.schema)
 
     return _named(job, f"renew {name}")
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from cachecraft._core.refresh import claim_key
 from tests.simulation.caller import READ, REFRESH
 
 
@@ -29,6 +30,8 @@ class Loading:
     version: int
     asked: int
     """When its caller asked for the lease."""
+    release: bytes = b""
+    """The schema of what it makes."""
     running: bool = True
 
     def __repr__(self) -> str:
@@ -59,26 +62,28 @@ class Ledger:
         self.invalidated += 1
         self.floors[key] = max(self.floors[key], version)
 
-    def serve(self, who: object, key: str, value: Any, floor: int) -> None:
+    def serve(self, who: object, key: str, value: Any, floor: int, release: bytes = b"") -> None:
         """A call that started when ``floor`` counted has returned a value."""
         self.served += 1
         load = self.loads[value]
         if load.key != key:
             self.violated(f"P8: {who} asked for {key} and got {load}")
+        if load.release != release:
+            self.violated(f"P4: {who} got what another release made: {load}")
         if load.version < floor:
             self.violated(f"P1: {who} got {load}, though version {floor} was invalidated before the call")
 
     # -- P2: one load ----------------------------------------------------------------------------------------
 
-    def begin(self, key: str, kind: str, tags: tuple[str, ...], asked: int) -> Loading:
+    def begin(self, key: str, kind: str, tags: tuple[str, ...], asked: int, release: bytes = b"") -> Loading:
         """A loader starts to run, and sees the truth as it is.
 
         Two may run for one key only if one of them has lost its grounds since it asked for its lease: by expiry,
         eviction or a restart, by an invalidation, or because somebody forced a load or wrote. Who loads alone, out of
         patience or without Redis, has no lease, and does not count; nor does who was told to load anew.
         """
-        grounds = {key, *tags, f"{key}~r"} if kind == REFRESH else {key, *tags}
-        load = Loading(len(self.loads), key, kind, frozenset(grounds), self.version, asked)
+        grounds = {key, *tags, *(claim_key(each) for each in (key, *tags) if kind == REFRESH)}
+        load = Loading(len(self.loads), key, kind, frozenset(grounds), self.version, asked, release)
         self.loads.append(load)
         if kind in (READ, REFRESH):
             for other in self.loads[:-1]:
@@ -87,7 +92,9 @@ class Ledger:
         return load
 
     def _rivals(self, load: Loading, other: Loading) -> bool:
-        if not other.running or other.key != load.key or other.kind not in (READ, REFRESH):
+        if not other.running or (other.key, other.release) != (load.key, load.release):
+            return False
+        if other.kind not in (READ, REFRESH):
             return False
         return not (self._groundless(load) or self._groundless(other))
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from redis.exceptions import NoScriptError
 
+from cachecraft._core.entry import ENTRY
 from cachecraft._core.globs import matcher
 from cachecraft.backends.commands import RELEASE, RENEW, SCRIPTS, SET, Command
 
@@ -129,6 +130,15 @@ class ModelRedis:
     def holds(self, sha: str, key: str | bytes, held: bytes) -> bool:
         """The comparison every script begins with; ``sha`` tells mutants which script it is."""
         return (self._value(key) or b"")[:17] == held
+
+
+class Shared(ModelRedis):
+    """A server of several releases: what one of them keeps beside an entry falls with it, whatever takes its place."""
+
+    def _put(self, key: str | bytes, value: bytes, milliseconds: int) -> int:
+        if (self._value(key) or b"")[:1] == ENTRY:
+            self.removed(encoded(key))
+        return super()._put(key, value, milliseconds)
 
 
 SCRIPT_OF: Final = {script.source: sha for sha, script in SCRIPTS.items()}

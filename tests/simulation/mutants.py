@@ -8,16 +8,16 @@ from typing import Any, Final
 
 import pytest
 
-from cachecraft._core import flows
+from cachecraft._core import flows, load, sight, writing
 from cachecraft._core.effects import Acquire, Delete, Flow, Reading, Remote, Stamp, Store
-from cachecraft._core.entry import ENTRY, PLACEHOLDER, pack_placeholder
-from cachecraft._core.flows import Seek, Sight
-from cachecraft.backends import redis, remote
+from cachecraft._core.entry import ENTRY, PLACEHOLDER, handle, pack_placeholder
+from cachecraft._core.sight import Seek, Sight, Won
+from cachecraft.backends import commands, redis, remote
 from cachecraft.backends.commands import PLANS, RELEASE, STAMP_TTL, Plan, milliseconds
 from tests.simulation import network
 from tests.simulation.faults import aged, failing, lease_over, lost, restarted, stamp_evicted
-from tests.simulation.jobs import drop, read, sweep, untag, write
-from tests.simulation.model import ModelRedis, encoded
+from tests.simulation.jobs import drop, put, read, renew, sweep, untag, write
+from tests.simulation.model import ModelRedis, Shared, encoded
 from tests.simulation.process import Place
 from tests.simulation.world import Scene
 
@@ -44,6 +44,15 @@ READERS: Final = (read("a"), read("a"), read("a"), read("b"))
 BY_KEY: Final = Scene(jobs=(*READERS, drop("a")))
 BY_TAG: Final = Scene(jobs=(*READERS, untag))
 
+#: More of one release than of the other, so that either may have the key.
+TWO_RELEASES: Final = Scene(
+    threads=(2, 1, 1),
+    jobs=(read("a"), read("a"), read("a"), read("b"), drop("a"), untag, sweep, renew("a"), put("a"), write("a")),
+    each=4,
+    schemas=(b"release1", b"release1", b"release2"),
+    redis=Shared,
+)
+
 RESTARTED: Final = Scene(prelude=(read("a"), drop("a")), jobs=(read("a"),), faults=(restarted, lost))
 
 
@@ -58,7 +67,8 @@ def _store_over_any_entry(effect: Store) -> list[Any]:
     return _store_anyhow(effect) if effect.held[:1] == ENTRY else PLANS[Store].commands(effect)
 
 
-def _stamps_after_the_load(place: Any, seek: Seek, won: Any, value: Any, cost: float, held: bytes) -> Flow[bool]:
+def _stamps_after_the_load(place: Any, won: Won, value: Any, cost: float, held: bytes) -> Flow[bool]:
+    seek = won.seek
     now = yield from Stamp(seek.tags, tuple(place.token() for _ in seek.tags))
     if None in now:
         return False
@@ -66,7 +76,8 @@ def _stamps_after_the_load(place: Any, seek: Seek, won: Any, value: Any, cost: f
     return (yield from Store(seek.key, held, *packed))
 
 
-def _tags_of_the_result_unwatched(place: Any, seek: Seek, won: Any, value: Any, cost: float, held: bytes) -> Flow[bool]:
+def _tags_of_the_result_unwatched(place: Any, won: Won, value: Any, cost: float, held: bytes) -> Flow[bool]:
+    seek = won.seek
     made = place.tags_of_result(seek, value)
     stamps = yield from Stamp(made, tuple(place.token() for _ in made))
     if None in stamps:
@@ -78,9 +89,9 @@ def _tags_of_the_result_unwatched(place: Any, seek: Seek, won: Any, value: Any, 
 # -- the lease -----------------------------------------------------------------------------------------------
 
 
-class _TokenPerProcess(flows._Won):
-    def __init__(self, token: bytes, stamps: tuple[bytes, ...]) -> None:
-        super().__init__(token[:2] + b"0" * 14, stamps)
+class _TokenPerProcess(Won):
+    def __init__(self, seek: Seek, token: bytes, stamps: tuple[bytes, ...]) -> None:
+        super().__init__(seek, token[:2] + b"0" * 14, stamps)
 
 
 class _ReleasesAnything(ModelRedis):
@@ -101,15 +112,20 @@ class _JoinsByKey(Place):
     def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight:
         for beat in self.process.beats:
             if beat.key == seek.key and beat.held[1:] in self.flights:
-                return Sight(reading, flows.Verdict.MISS, loading=beat.held[1:])
+                return Sight(seek, reading, loading=beat.held[1:])
         return super().judge(seek, tags, reading)
 
 
 class _JoinsByToken(Place):
     def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight:
         if (reading.slot or b"").startswith(PLACEHOLDER) and reading.slot[1:17] in self.flights:  # type: ignore[index]  # not None
-            return Sight(reading, flows.Verdict.MISS, loading=reading.slot[1:17])  # type: ignore[index]  # as above
+            return Sight(seek, reading, loading=reading.slot[1:17])  # type: ignore[index]  # as above
         return super().judge(seek, tags, reading)
+
+
+class _TakesAnyRelease(Place):
+    def _judge_entry(self, seek: Seek, tags: tuple[str, ...], reading: Reading, entry: Any) -> Sight:
+        return super()._judge_entry(seek, tags, reading, replace(entry, schema=self.schema))
 
 
 class _RefreshesByKey(Place):
@@ -146,13 +162,13 @@ class _Counts(ModelRedis):
         return self._put(key, b"%016d" % count, STAMP_TTL)
 
 
-def _acquire_with_counters(place: Any, seek: Seek, sight: Sight) -> Flow[Any]:
-    read = sight.reading.stamps[: len(seek.wanted)]
-    won = flows._Won(place.token(), tuple(stamp or _ONE for stamp in read))
+def _acquire_with_counters(place: Any, seek: Seek, seen: Reading) -> Flow[Any]:
+    read = seen.stamps[: len(seek.wanted)]
+    won = Won(seek, place.token(), tuple(stamp or _ONE for stamp in read))
     missing = tuple(stamp is None for stamp in read)
-    seen = flows.handle(sight.reading.slot)
-    reading = yield from Acquire(seek.key, seen, won.token, seek.wanted, won.stamps, missing, place.policy.lease)
-    return won if reading is None else place.judge(seek, seek.wanted, reading)
+    held = handle(seen.slot)
+    reading = yield from Acquire(seek.key, held, won.token, seek.wanted, won.stamps, missing, place.policy.lease)
+    return won if reading is None else reading
 
 
 def _bump(keeper: Any, prefix: str, tags: Any) -> Flow[int]:
@@ -160,7 +176,8 @@ def _bump(keeper: Any, prefix: str, tags: Any) -> Flow[int]:
 
 
 def _counters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flows, "_acquire", _acquire_with_counters)
+    for module in (flows, writing):
+        monkeypatch.setattr(module, "acquire", _acquire_with_counters)
     monkeypatch.setattr(remote.RemoteKeeper, "untag", _bump)
 
 
@@ -202,10 +219,10 @@ def _plan(kind: type[Remote[Any]], commands: Callable[[Any], list[Any]]) -> dict
 
 MUTANTS: Final = (
     Mutant("no compare on store", "P1", BY_KEY, mutation=_plan(Store, _store_anyhow)),
-    Mutant("stamps read after the load", "P1", BY_TAG, _replacing(flows, "_store", _stamps_after_the_load)),
+    Mutant("stamps read after the load", "P1", BY_TAG, _replacing(load, "store", _stamps_after_the_load)),
     Mutant("join by key", "P1", BY_TAG, mutation={"place": _JoinsByKey}),
     Mutant("join by token without stamps", "P1", BY_TAG, mutation={"place": _JoinsByToken}),
-    Mutant("a token per process", "P1", BY_KEY, _replacing(flows, "_Won", _TokenPerProcess)),
+    Mutant("a token per process", "P1", BY_KEY, _replacing(sight, "Won", _TokenPerProcess)),
     Mutant(
         "counters for stamps, with eviction",
         "P1",
@@ -244,7 +261,7 @@ MUTANTS: Final = (
         "tags of the result are read after the load",
         "P1",
         replace(BY_TAG, flavour="result"),
-        _replacing(flows, "_store", _tags_of_the_result_unwatched),
+        _replacing(load, "store", _tags_of_the_result_unwatched),
     ),
     Mutant(
         "the watched stamp does not fall",
@@ -258,6 +275,13 @@ MUTANTS: Final = (
         replace(BY_KEY, jobs=(*READERS, sweep)),
         _replacing(network, "_sweep", _first_page),
     ),
+    Mutant(
+        "what is kept aside outlives what it is kept beside",
+        "P1",
+        TWO_RELEASES,
+        _replacing(commands, "_stamp_of", lambda value: None if value is None else _ONE),
+    ),
+    Mutant("a release takes the other's results", "P4", TWO_RELEASES, mutation={"place": _TakesAnyRelease}),
     Mutant(
         "a write that lost its lease drops nothing",
         "P1",

@@ -106,8 +106,9 @@ class Beat:
 class Process:
     """What the callers of one process share."""
 
-    def __init__(self, world: World, name: str, flavour: str, *, trust: bool = False) -> None:
+    def __init__(self, world: World, name: str, flavour: str, *, trust: bool = False, schema: bytes = bytes(8)) -> None:
         self.world = world
+        self.schema = schema
         self.name = name
         self.backend = RedisBackend(_DIALLING, trust=trust)
         self.backend.serve(PREFIX)
@@ -119,7 +120,7 @@ class Process:
         self.place = self.make_place(*_MADE[flavour])
 
     def make_place(self, subject: Subject, policy: Policy) -> Place:
-        place = self.world.place_class(self.keeper, subject, policy, Tally(), PREFIX, _SERIALIZER, b"\0" * 8)
+        place = self.world.place_class(self.keeper, subject, policy, Tally(), PREFIX, _SERIALIZER, self.schema)
         place.world, place.process = self.world, self
         return place
 

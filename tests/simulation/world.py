@@ -48,6 +48,8 @@ class Scene:
     alone_is_fine: bool = False
     """Whether a caller may load alone for reasons of its own: it would wait for itself."""
     trust: bool = False
+    schemas: Sequence[bytes] = ()
+    """Of the results of each process, where they are of several releases."""
     place: type[Place] = Place
     redis: type[ModelRedis] = ModelRedis
     plans: dict[Any, Any] = field(default_factory=dict)
@@ -72,7 +74,11 @@ class World:
         self.held = False
         self.crew = True
         self.faulty = False
-        self.processes = [Process(self, f"P{at}", scene.flavour, trust=scene.trust) for at in range(len(scene.threads))]
+        schemas = scene.schemas or [bytes(8)] * len(scene.threads)
+        self.processes = [
+            Process(self, f"P{at}", scene.flavour, trust=scene.trust, schema=schema)
+            for at, schema in enumerate(schemas)
+        ]
         self.callers: list[Caller] = []
         self.current: Caller | None = None
         if schedule.warm:

@@ -1,0 +1,117 @@
+"""A load under a lease, or alone: run the loader, share its result with who joined, store it if the lease stands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cachecraft._core import flights
+from cachecraft._core.effects import Effect, Flow, Load, Release, Stamp, Store
+from cachecraft._core.errors import BackendError
+from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
+from cachecraft._core.ports import Run
+from cachecraft._core.sight import RemotePlace, Won
+
+
+def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -> Flow[Any]:
+    """Run the loader under a lease, then store what it returned if the lease still stands.
+
+    ``held`` is what the store must find, where it is not the placeholder: the entry that is being refreshed.
+    """
+    flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
+    flight.began = place.clock()
+    lease = place.hold(won.seek.key, won.held, place.policy.lease) if held is None else None
+    flights.enter(flight)
+    try:
+        value = yield from Load(run, place.policy.timeout, flight)
+    except BaseException as error:
+        cost = _ended(place, flight)
+        place.tally.errors += 1
+        flight.settle(FAILED if isinstance(error, Exception) else ABANDONED, error)
+        if held is None and not isinstance(error, GeneratorExit):
+            yield from _give_back(place, won, error, cost)
+        raise
+    else:
+        cost = _ended(place, flight)
+        # Copied now: the caller may change its own the moment it has it.
+        flight.copier = place.copier(value)
+        flight.settle(LANDED, value if flight.copier is None else flight.copier(value))
+        try:
+            yield from store(place, won, value, cost, held or won.held)
+        except BackendError as error:
+            place.failed(error)
+        return value
+    finally:
+        if lease is not None:
+            lease.end()
+        place.flights.pop(won.token, None)
+
+
+def _ended(place: RemotePlace, flight: Flight) -> float:
+    flights.leave(flight)
+    cost = place.clock() - flight.began
+    place.tally.loads += 1
+    place.tally.load_time += cost
+    return cost
+
+
+def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes) -> Flow[bool]:
+    """Keep a value where ``held`` still stands. Answers whether it is kept."""
+    seek = won.seek
+    tags, stamps = seek.tags, won.stamps[: len(seek.tags)]
+    packed = None
+    if not seek.watched:
+        packed = place.pack(seek, tags, stamps, won.token, value, cost)
+    elif (tagged := place.tags_of_result(seek, value)) is not None:
+        made = tuple(tag for tag in tagged if tag not in tags)
+        later = yield from Stamp(made + seek.watched, tuple(place.token() for _ in made + seek.watched))
+        # The watched stamp falls with every tag: if it still stands, no tag fell while the loader ran.
+        if later[len(made) :] != won.stamps[len(seek.tags) :] or None in later:
+            place.tally.store_lost += 1
+        else:
+            known = tuple(stamp for stamp in later[: len(made)] if stamp is not None)
+            packed = place.pack(seek, tags + made, stamps + known, won.token, value, cost)
+    if packed is None:
+        if held == won.held:
+            yield from Release(seek.key, held)
+        return False
+    entry, ttl = packed
+    stored = yield from Store(seek.key, held, entry, ttl)
+    place.tally.store_lost += not stored
+    return stored
+
+
+def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) -> Flow[None]:
+    """The loader raised: remember that if it is to be remembered, else let the next caller try at once."""
+    seek, packed = won.seek, None
+    if isinstance(error, Exception):
+        packed = place.pack_error(seek, won.stamps[: len(seek.tags)], won.token, error, cost)
+    keep = packed is not None and not seek.watched
+    yield from spared(place, Store(seek.key, won.held, *packed) if keep and packed else Release(seek.key, won.held))
+
+
+def load_alone(place: RemotePlace, run: Run) -> Flow[Any]:
+    """Run the loader for this caller only, and keep nothing."""
+    place.tally.loads += 1
+    began = place.clock()
+    try:
+        return (yield from Load(run, place.policy.timeout))
+    except Exception:
+        place.tally.errors += 1
+        raise
+    finally:
+        place.tally.load_time += place.clock() - began
+
+
+def share(flight: Flight) -> Any:
+    """The outcome of a flight, for somebody who joined it."""
+    if flight.state == FAILED:
+        raise flight.result
+    return flight.result if flight.copier is None else flight.copier(flight.result)
+
+
+def spared(place: RemotePlace, effect: Effect[Any]) -> Flow[None]:
+    """Do what may fail without anybody minding."""
+    try:
+        yield from effect
+    except BackendError as error:
+        place.failed(error)

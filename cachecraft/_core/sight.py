@@ -1,0 +1,167 @@
+"""What a call sees of its key in Redis, and how it takes the lease; knows neither loaders nor values.
+
+Where two releases of a program meet, each with results of its own shape, the first to store has the key. The other
+keeps its results *aside*, under a name of its own, and the first one's entry is one more stamp to them: whatever
+removes or replaces that makes them void, so an invalidation need not know who else there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol
+
+from cachecraft._core.effects import Acquire, Fetch, Flow, Reading, Release
+from cachecraft._core.entry import PLACEHOLDER, Verdict, handle
+from cachecraft._core.errors import BackendError
+from cachecraft._core.flights import ABANDONED, Flight
+from cachecraft._core.policy import Policy
+from cachecraft._core.ports import Lease
+from cachecraft._core.tally import Tally
+
+ASIDE: Final = "~s"
+"""What comes before the schema in the name of an entry that is kept aside; ``~`` is escaped in keys."""
+_READS: Final = 4
+"""How often on end to find out that there is more to read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seek:
+    """One call on its way: the key, the tags an entry must carry, and those to read beside them before a load."""
+
+    key: str
+    tags: tuple[str, ...]
+    values: Any
+    watched: tuple[str, ...] = ()
+    beside: str | None = None
+    """The key of another release's entry, where this is kept aside of it; it is the first of the tags."""
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        return self.tags + self.watched
+
+    def aside(self, name: str) -> Seek:
+        return replace(self, key=name, tags=(self.key, *self.tags), beside=self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a reading of the key came to."""
+
+    seek: Seek
+    """What was looked for in the end: the key itself, or its place aside."""
+    reading: Reading
+    verdict: Verdict = Verdict.MISS
+    take: Callable[[], Any] | None = None
+    """Hands out the value, or raises the remembered exception."""
+    loading: bytes | None = None
+    """The token of a load under way."""
+    more: tuple[str, ...] | None = None
+    """It takes another reading: with these tags too, or of the place aside."""
+    reason: str = "absent"
+    cost: float = 0.0
+
+    @property
+    def stamps(self) -> tuple[bytes | None, ...]:
+        """The stamps of what a load is to rest on."""
+        return self.reading.stamps[: len(self.seek.wanted)]
+
+
+class RemotePlace(Protocol):
+    """One function, and what it knows about its results in Redis: quick answers only."""
+
+    policy: Policy
+    tally: Tally
+    schema: bytes
+    """Results of another schema are not its own."""
+    flights: dict[bytes, Flight]
+    """Loads this process leads, by token."""
+    watches: dict[bytes, Flight]
+    """Loads elsewhere that somebody here is watching."""
+    refreshing: dict[bytes, Flight]
+    """Refreshes under way here, by the handle of the entry that they are to replace."""
+
+    def seek(self, values: Any) -> Seek: ...
+    def aside(self, key: str) -> str | None: ...
+    def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight: ...
+    def token(self) -> bytes: ...
+    def clock(self) -> float: ...
+    def random(self) -> float: ...
+    def pack(
+        self, seek: Seek, tags: tuple[str, ...], stamps: tuple[bytes, ...], token: bytes, value: Any, cost: float
+    ) -> tuple[bytes, float] | None: ...
+    def pack_error(
+        self, seek: Seek, stamps: tuple[bytes, ...], token: bytes, error: Exception, cost: float
+    ) -> tuple[bytes, float] | None: ...
+    def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...] | None: ...
+    def hold(self, key: str, held: bytes, lease: float) -> Lease: ...
+    def copier(self, value: Any) -> Callable[[Any], Any] | None: ...
+    def failed(self, error: BaseException) -> None: ...
+    def refuse(self, error: Exception) -> None: ...
+    def may_refresh(self, key: str) -> bool: ...
+    def rest(self, key: str, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Won:
+    """What a load rests on: its place, its token, and the stamps read before it began."""
+
+    seek: Seek
+    token: bytes
+    stamps: tuple[bytes, ...]
+
+    @property
+    def held(self) -> bytes:
+        """The handle of the placeholder."""
+        return PLACEHOLDER + self.token
+
+
+def fetch(place: RemotePlace, seek: Seek, more: tuple[str, ...] = ()) -> Fetch:
+    return Fetch(seek.key, seek.wanted + more, place.policy.aged, place.aside(seek.key))
+
+
+def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
+    """Read and judge. An entry may carry tags that nobody could know before it was seen; then it is read with those."""
+    more: tuple[str, ...] = ()
+    tries = _READS
+    while True:
+        asked = fetch(place, seek, more)
+        reading = yield from asked
+        sight = place.judge(seek, asked.tags, reading)
+        if sight.more is None:
+            return sight
+        more, tries = more + sight.more, tries - 1
+        if not tries:
+            return Sight(seek, reading, reason="tags")
+
+
+def acquire(place: RemotePlace, seek: Seek, seen: Reading) -> Flow[Won | Reading]:
+    """Put a placeholder where what was seen still stands. If it does not, answer what does."""
+    read = seen.stamps[: len(seek.wanted)]
+    stamps = tuple(stamp or place.token() for stamp in read)
+    won = Won(seek, place.token(), stamps)
+    missing = tuple(stamp is None for stamp in read)
+    # On the board before the placeholder can be seen: who sees it here joins, rather than take it for another's.
+    flight = place.flights[won.token] = Flight.of(won.token, place.clock())
+    flight.kind = place.schema
+    reading: Reading | None = seen
+    try:
+        reading = yield from Acquire(
+            seek.key, handle(seen.slot), won.token, seek.wanted, stamps, missing, place.policy.lease, seek.beside
+        )
+    except (GeneratorExit, BackendError):
+        raise
+    except BaseException:
+        # Cancelled, and perhaps with the lease already ours: nobody would load under it.
+        yield from Release(seek.key, won.held)
+        raise
+    finally:
+        if reading is not None:
+            off_the_board(place, won.token)
+    return won if reading is None else reading
+
+
+def off_the_board(place: RemotePlace, token: bytes) -> None:
+    flight = place.flights.pop(token, None)
+    if flight is not None:
+        flight.settle(ABANDONED, None)
