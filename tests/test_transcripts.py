@@ -64,6 +64,26 @@ def test_a_load_of_the_same_process_is_joined_once_it_was_seen_in_redis() -> Non
     """)
 
 
+def test_a_load_that_began_after_the_caller_came_is_joined_without_another_word() -> None:
+    stage = Stage([read("a")], [read("a")])
+    stage.run("B", until="MGET", at_once=True)
+    stage.run("A", until="SET")
+    stage.said()
+    stage.run("B", until="join")
+    stage.run("A", until="load")
+    stage.says("""
+        B MGET f:a ~root ~fn:f ~tag:all                  - - - -
+        B JOIN #1
+        A SET ~root #2 NX                                OK
+        A SET ~fn:f #3 NX                                OK
+        A SET ~tag:all #4 NX                             OK
+        A SWAP f:a: - -> L#1(#2 #3 #4)                   done
+        A MGET f:a ~root ~fn:f ~tag:all                  L#1(#2 #3 #4) #2 #3 #4
+        A PTTL f:a                                       5 s
+        A LOAD
+    """)
+
+
 def test_of_all_who_wait_for_a_load_elsewhere_one_asks_and_tells_the_others() -> None:
     stage = Stage([read("a")], [read("a")], [read("a")], threads=(1, 2))
     stage.run("A", until="load")

@@ -4,7 +4,8 @@
 
 1. Read the key and the stamps of its tags in one round trip. An entry whose stamps are the ones just read is a hit.
 2. A placeholder whose stamps are the ones just read is a load under way. If this process leads it, join it, else wait
-   until it is something else. Only what a read saw that began after the caller arrived may be joined.
+   until it is something else. Only what a read saw that began after the caller arrived may be joined, or a load that
+   itself began after that.
 3. Anything else: put a placeholder there, if what was read is still there, and stamps under the tags that have none.
 4. Load, with the placeholder kept alive meanwhile.
 5. Store, if the placeholder is still there: an invalidation would have removed it.
@@ -15,6 +16,7 @@ A failure of the store itself never reaches the caller: the loader runs instead.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 from cachecraft._core import flights
@@ -28,10 +30,10 @@ from cachecraft._core.refresh import refresh_behind, with_grace
 from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look
 
 _FIRST_PAUSE: Final = 0.002
-_PAUSE: Final = 0.065
+_PAUSE: Final = 0.08
 _SLOWING: Final = 0.2
-"""Whoever waits asks again after this part of the time that has passed: so a load is known to be over soon after it is,
-however long it took."""
+"""Whoever waits asks again after this part, at the most, of the time that has passed: so that a load is over is known
+soon, measured by what it took."""
 _TRIES: Final = 8
 """How often on end to find the key changed under our hands, with nobody to wait for; then we load for ourselves."""
 
@@ -41,8 +43,9 @@ _ALONE: Final = object()
 
 def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
     """Answer a call: with what is kept if that may be served, else with what the loader returns."""
+    arrived = place.clock()
     seek = place.seek(values)
-    decision = yield from _decide(place, seek, run)
+    decision = yield from _decide(place, seek, run, arrived)
     # The loader runs out here, where its own errors cannot be mistaken for the store's.
     if isinstance(decision, Won):
         return (yield from lead(place, decision, run))
@@ -53,7 +56,7 @@ def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
     return decision()
 
 
-def _decide(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
+def _decide(place: RemotePlace, seek: Seek, run: Run, arrived: float) -> Flow[Any]:
     """What to do: hand out the value, load under a lease, load with an old value to fall back on, or load alone."""
     counted = False
     try:
@@ -62,49 +65,64 @@ def _decide(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
             counted = True
             place.tally.misses += 1
             place.tally.reasons[sight.reason] += 1
-        return (yield from _settle(place, seek, sight, run, counted))
+        return (yield from _settle(place, seek, sight, run, counted, arrived))
     except BackendError as error:
         place.failed(error)
         place.tally.misses += not counted
         return _ALONE
 
 
-def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool) -> Flow[Any]:
+def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool, arrived: float) -> Flow[Any]:
     """Go on from a first sight until there is something to decide on; others may change it under our hands."""
     patience, tries = place.policy.wait, _TRIES
     while tries:
-        if sight.verdict is Verdict.FRESH:
-            place.tally.hits += not missed
-            return sight.take
-        if sight.verdict in (Verdict.EARLY, Verdict.STALE):
-            yield from refresh_behind(place, seek, sight, run)
-            place.tally.hits += not missed
-            place.tally.stale += sight.verdict is Verdict.STALE
-            return sight.take
         if sight.verdict is Verdict.GRACE:
             return sight
-        if sight.loading is None:
+        if sight.verdict is not Verdict.MISS:
+            place.tally.hits += not missed
+            return (yield from _serve(place, seek, sight, run))
+        seen: Sight | None = None
+        flight = _joinable(place, sight, arrived)
+        if flight is not None:
+            if not flights.may_wait(flight):
+                return _ALONE
+            patience = yield from _join(place, flight, patience)
+            if flight.state in (LANDED, FAILED):
+                return partial(share, flight)
+        elif sight.loading is not None:
+            patience, seen = yield from _watch(place, seek, sight, patience)
+        else:
             found = yield from acquire(place, sight.seek, sight.reading)
             if isinstance(found, Won):
                 return found
             sight, tries = (yield from _lost(place, seek, sight.seek, found)), tries - 1
             continue
-        seen: Sight | None = None
-        flight = place.flights.get(sight.loading)
-        if flight is None or flight.state == ABANDONED:  # its placeholder is about to go
-            patience, seen = yield from _watch(place, seek, sight, patience)
-        elif flights.may_wait(flight):
-            patience = yield from _join(place, flight, patience)
-            # What another release's function here made is not ours to hand out.
-            if flight.state in (LANDED, FAILED) and flight.kind == place.schema:
-                return lambda flight=flight: share(flight)
-        else:
-            return _ALONE
         if patience <= 0:
             place.tally.wait_timeouts += 1
             return _ALONE
         sight, tries = seen or (yield from look(place, seek)), _TRIES
     return _ALONE
+
+
+def _serve(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Any]:
+    if sight.verdict is not Verdict.FRESH:
+        yield from refresh_behind(place, seek, sight, run)
+        place.tally.stale += sight.verdict is Verdict.STALE
+    return sight.take
+
+
+def _joinable(place: RemotePlace, sight: Sight, arrived: float) -> Flight | None:
+    """The load of this process that the caller may join: one it has seen in Redis, or one that began after it came."""
+    if sight.loading is not None:
+        flight = place.flights.get(sight.loading)
+    else:
+        flight = place.leading.get((sight.seek.key, sight.seek.wanted))
+        if flight is not None and not arrived < flight.began:
+            return None
+    # Of one that was abandoned, the placeholder is about to go; what another version makes is not ours to hand out.
+    if flight is None or flight.state == ABANDONED or flight.kind != place.schema:
+        return None
+    return flight
 
 
 def _lost(place: RemotePlace, seek: Seek, sought: Seek, reading: Reading) -> Flow[Sight]:
@@ -143,7 +161,7 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
     try:
         while patience > 0:
             nap = max(_FIRST_PAUSE, min(_SLOWING * (place.clock() - watch.began), _PAUSE))
-            nap = min(nap * (0.75 + 0.5 * place.random()), patience)
+            nap = min(nap * (0.5 + 0.5 * place.random()), patience)
             yield from Sleep(nap)
             patience -= nap
             reading = yield from asked

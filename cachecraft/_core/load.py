@@ -9,7 +9,7 @@ from cachecraft._core.effects import Effect, Flow, Load, Release, Stamp, Store
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.ports import Run
-from cachecraft._core.sight import RemotePlace, Won
+from cachecraft._core.sight import RemotePlace, Won, off_the_board
 
 
 def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -> Flow[Any]:
@@ -18,7 +18,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
     ``held`` is what the store must find, where it is not the placeholder: the entry that is being refreshed.
     """
     flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
-    flight.began = place.clock()
+    flight.kind, flight.began = place.schema, place.clock()
     lease = place.hold(won.seek.key, won.held, place.policy.lease) if held is None else None
     flights.enter(flight)
     try:
@@ -43,7 +43,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
     finally:
         if lease is not None:
             lease.end()
-        place.flights.pop(won.token, None)
+        off_the_board(place, won.token)
 
 
 def _ended(place: RemotePlace, flight: Flight) -> float:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from cachecraft._core.effects import Acquire, Fetch, Flow, Reading, Release
 from cachecraft._core.entry import PLACEHOLDER, Verdict, handle
 from cachecraft._core.errors import BackendError
-from cachecraft._core.flights import ABANDONED, Flight
+from cachecraft._core.flights import ABANDONED, FLYING, Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease
 from cachecraft._core.tally import Tally
@@ -76,6 +76,8 @@ class RemotePlace(Protocol):
     """Results of another schema are not its own."""
     flights: dict[bytes, Flight]
     """Loads this process leads, by token."""
+    leading: dict[tuple[str, tuple[str, ...]], Flight]
+    """The same by what they are for: the newest of each key and its tags."""
     watches: dict[bytes, Flight]
     """Loads elsewhere that somebody here is watching."""
     refreshing: dict[bytes, Flight]
@@ -142,8 +144,7 @@ def acquire(place: RemotePlace, seek: Seek, seen: Reading) -> Flow[Won | Reading
     won = Won(seek, place.token(), stamps)
     missing = tuple(stamp is None for stamp in read)
     # On the board before the placeholder can be seen: who sees it here joins, rather than take it for another's.
-    flight = place.flights[won.token] = Flight.of(won.token, place.clock())
-    flight.kind = place.schema
+    _board(place, won)
     reading: Reading | None = seen
     try:
         reading = yield from Acquire(
@@ -161,7 +162,18 @@ def acquire(place: RemotePlace, seek: Seek, seen: Reading) -> Flow[Won | Reading
     return won if reading is None else reading
 
 
+def _board(place: RemotePlace, won: Won) -> None:
+    flight = Flight.of(won.token, place.clock())
+    flight.kind, flight.lookup = place.schema, (won.seek.key, won.seek.wanted)
+    place.flights[won.token] = place.leading[flight.lookup] = flight
+
+
 def off_the_board(place: RemotePlace, token: bytes) -> None:
+    """Have nobody join a load any more; who did, and has no answer, starts over."""
     flight = place.flights.pop(token, None)
-    if flight is not None:
+    if flight is None:
+        return
+    if place.leading.get(flight.lookup) is flight:
+        del place.leading[flight.lookup]
+    if flight.state == FLYING:
         flight.settle(ABANDONED, None)

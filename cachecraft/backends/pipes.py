@@ -177,7 +177,7 @@ class AsyncTransport:
 
     async def _connected(self) -> Pipe:
         line = await self._line()
-        async with asyncio.timeout(self._dialling.connect_timeout + self._dialling.timeout), line.dialling:
+        async with asyncio.timeout(self._dialling.longest), line.dialling:
             pipe = line.pipe
             if pipe is None or not pipe.open:
                 pipe = await self._dial()

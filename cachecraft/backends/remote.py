@@ -89,6 +89,7 @@ class Remote:
         self._standing: tuple[str, ...] = (prefix + ROOT,) if self.by_hand else (prefix + ROOT, self.own)
         self._watched = (prefix + ANY,) if subject.tag_maker is not None else ()
         self.flights: dict[bytes, Flight] = keeper.flights
+        self.leading: dict[tuple[str, tuple[str, ...]], Flight] = keeper.leading
         self.watches: dict[bytes, Flight] = keeper.watches
         self.refreshing: dict[bytes, Flight] = keeper.refreshing
 
@@ -345,6 +346,7 @@ class RemoteKeeper:
         self.serializer = serializer
         self.heart = Heart(backend.perform)
         self.flights: dict[bytes, Flight] = {}
+        self.leading: dict[tuple[str, tuple[str, ...]], Flight] = {}
         self.watches: dict[bytes, Flight] = {}
         self.refreshing: dict[bytes, Flight] = {}
         self.resting: dict[str, float] = {}
@@ -408,7 +410,7 @@ class RemoteKeeper:
 
     def after_fork(self) -> None:
         # Emptied, not replaced: each function holds them too. Nobody here flies what the parent's threads do.
-        for each in (self.flights, self.watches, self.refreshing, self.resting):
+        for each in (self.flights, self.leading, self.watches, self.refreshing, self.resting):
             each.clear()
         self.heart.after_fork()
         self.backend.after_fork()

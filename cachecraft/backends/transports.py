@@ -49,8 +49,13 @@ class Dialling:
             if not name.startswith("ssl_"):
                 raise OptionError(f"url= may not say {name}=; leave it out, Cache() has timeouts and pool_size=")
 
+    @property
+    def longest(self) -> float:
+        """Seconds until a new connection is there and greeted, or is given up."""
+        return self.connect_timeout + self.timeout
+
     def exhausted(self) -> BackendTimeout:
-        return BackendTimeout(f"Redis: all {self.pool_size} connections are in use; raise pool_size=")
+        return BackendTimeout(f"Redis: none of {self.pool_size} connections came free in time; raise pool_size=")
 
     def options(self) -> dict[str, Any]:
         # RESP2: with RESP3, redis-py switches off its own check for unread replies, since pushes look alike.
@@ -122,8 +127,12 @@ class Transport:
         self._reset()
 
     def _reset(self) -> None:
+        self._changed = threading.Condition()
         self._idle: deque[_Greeted] = deque()
-        self._places = threading.Semaphore(self._dialling.pool_size)
+        self._open = 0
+        """Connections that somebody uses or dials."""
+        self._dials_until = 0.0
+        """By when whoever dials has ended: a time, lest one interrupted before it began keeps all others from it."""
         self._closed = False
 
     def after_fork(self) -> None:
@@ -147,28 +156,71 @@ class Transport:
         return self._on_one(self._hold, talk)
 
     def _on_one(self, work: Callable[[Any, Any], Any], subject: Any) -> Any:
-        if not self._places.acquire(timeout=self._dialling.timeout):
-            raise self._dialling.exhausted()
-        greeted = None
+        greeted = self._taken()
         try:
-            greeted = self._connection()
+            if greeted is None:
+                greeted = self._dialled()
             result = work(greeted[0], subject)
         except redis.exceptions.ResponseError as error:
             # The server said no, in step: the connection is as good as before.
-            if greeted is not None:
-                self._put_back(greeted)
+            self._leave(greeted)
             raise failure(error) from error
         except BaseException as error:
             if greeted is not None:
                 greeted[0].disconnect()
+            self._leave(None)
             if isinstance(error, Exception):
                 raise failure(error) from error
             raise
         else:
-            self._put_back(greeted)
+            self._leave(greeted)
             return result
-        finally:
-            self._places.release()
+
+    def _taken(self) -> _Greeted | None:
+        """An idle connection, or ``None`` and leave to dial.
+
+        One thread dials at a time. When many come at once, most find the connection of one that is done already sooner
+        than they could have had their own.
+
+        Raises:
+            BackendTimeout: there was neither within the deadline.
+        """
+        until = time.monotonic() + self._dialling.timeout
+        while True:
+            with self._changed:
+                while not self._idle and not self._may_dial():
+                    if not self._changed.wait(until - time.monotonic()):
+                        raise self._dialling.exhausted()
+                self._open += 1
+                if not self._idle:
+                    self._dials_until = time.monotonic() + self._dialling.longest
+                    return None
+                greeted = self._idle.pop()
+            if self._usable(greeted):
+                return greeted
+            greeted[0].disconnect()
+            self._leave(None)
+
+    def _may_dial(self) -> bool:
+        return self._open < self._dialling.pool_size and self._dials_until <= time.monotonic()
+
+    def _leave(self, greeted: _Greeted | None) -> None:
+        """Put a connection back, or its place if there is none to put back."""
+        with self._changed:
+            self._open -= 1
+            if greeted is not None:
+                self._idle.append(greeted)
+            self._changed.notify()
+        if self._closed:
+            self._hang_up()
+
+    def _usable(self, greeted: _Greeted) -> bool:
+        connection, fences = greeted
+        try:
+            # Unread data means a reply to somebody else's question, or the end of the connection.
+            return fences == self.fences and connection.is_connected and not connection.can_read()
+        except Exception:  # whatever it is, this connection is not to be used
+            return False
 
     def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
         replies = self._talk(connection, commands)
@@ -190,25 +242,20 @@ class Transport:
         except StopIteration as end:
             return end.value
 
-    def _connection(self) -> _Greeted:
-        while self._idle:
-            try:
-                greeted = self._idle.pop()
-            except IndexError:  # another thread was quicker
-                break
-            connection, fences = greeted
-            try:
-                # Unread data means a reply to somebody else's question, or the end of the connection.
-                if fences == self.fences and connection.is_connected and not connection.can_read():
-                    return greeted
-            except Exception:  # whatever it is, this connection is not to be used
-                pass
-            connection.disconnect()
+    def _dialled(self) -> _Greeted:
+        try:
+            return self._dial()
+        finally:
+            with self._changed:
+                self._dials_until = 0.0
+                self._changed.notify()
+
+    def _dial(self) -> _Greeted:
         options = redis.connection.parse_url(self._dialling.url)  # type: ignore[no-untyped-call]  # as above
         kind: Any = options.pop("connection_class", redis.Connection)
         connection = kind(**{**options, **self._dialling.options()}, parser_class=_Parser)
         fences = self.fences  # a namespace that comes while we greet is not greeted for
-        connection._parser.deadline = time.monotonic() + self._dialling.connect_timeout + self._dialling.timeout
+        connection._parser.deadline = time.monotonic() + self._dialling.longest
         try:
             connection.connect()
             self._hold(connection, self._greet())
@@ -227,11 +274,6 @@ class Transport:
             except redis.exceptions.ResponseError as error:
                 replies.append(error)
         return replies
-
-    def _put_back(self, greeted: _Greeted) -> None:
-        self._idle.append(greeted)
-        if self._closed:
-            self._hang_up()
 
     def close(self) -> None:
         self._closed = True

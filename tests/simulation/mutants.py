@@ -123,6 +123,20 @@ class _JoinsByToken(Place):
         return super().judge(seek, tags, reading)
 
 
+class _JoinsWhatFlies(Place):
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.leading = _BegunJustNow()
+
+
+class _BegunJustNow(dict[Any, Any]):
+    def get(self, key: Any, default: Any = None) -> Any:
+        flight = super().get(key, default)
+        if flight is not None:
+            flight.began = float("inf")
+        return flight
+
+
 class _TakesAnyRelease(Place):
     def _judge_entry(self, seek: Seek, tags: tuple[str, ...], reading: Reading, entry: Any) -> Sight:
         return super()._judge_entry(seek, tags, reading, replace(entry, schema=self.schema))
@@ -222,6 +236,7 @@ MUTANTS: Final = (
     Mutant("stamps read after the load", "P1", BY_TAG, _replacing(load, "store", _stamps_after_the_load)),
     Mutant("join by key", "P1", BY_TAG, mutation={"place": _JoinsByKey}),
     Mutant("join by token without stamps", "P1", BY_TAG, mutation={"place": _JoinsByToken}),
+    Mutant("join a load that began before the caller came", "P1", BY_TAG, mutation={"place": _JoinsWhatFlies}),
     Mutant("a token per process", "P1", BY_KEY, _replacing(sight, "Won", _TokenPerProcess)),
     Mutant(
         "counters for stamps, with eviction",

@@ -135,7 +135,7 @@ class Process:
         keeper = self.keeper
         # One that was taken by its crew and never began is replaced when it is missed.
         refreshing = [flight for flight in keeper.refreshing.values() if flight.token is not None]
-        return [*keeper.flights.values(), *keeper.watches.values(), *refreshing, *self.beats]
+        return [*keeper.flights.values(), *keeper.leading.values(), *keeper.watches.values(), *refreshing, *self.beats]
 
     def __repr__(self) -> str:
         return self.name

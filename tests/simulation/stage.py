@@ -39,11 +39,12 @@ class Stage:
         self.lines: list[str] = []
         self._names: dict[bytes, str] = {}
 
-    def run(self, who: str, until: str = "") -> None:
-        """Move one caller to its end, or until it stands before something."""
+    def run(self, who: str, until: str = "", *, at_once: bool = False) -> None:
+        """Move one caller to its end, or until it stands before something; ``at_once``: before anything was said."""
         caller = self[who]
-        while caller.point is not None and not (until and caller.point.label == until and self.lines):
+        while caller.point is not None and not (until and caller.point.label == until and (self.lines or at_once)):
             assert caller.can_step(), f"{who} stands at {caller.point}"
+            self.world.pass_time()
             self.world.step(caller)
 
     def __getitem__(self, who: str) -> Caller:

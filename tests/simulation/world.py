@@ -133,7 +133,7 @@ class World:
         """
         try:
             while self._somebody() and (move := self.schedule.move(self)) is not None:
-                self._pass_time()
+                self.pass_time()
                 self._do(move)
                 self._check()
             self._calm()
@@ -164,7 +164,7 @@ class World:
         move[1]()
         self.late = [late for late in self.late if late.commands]
 
-    def _pass_time(self) -> None:
+    def pass_time(self) -> None:
         self.now += 0.001
         self.steps += 1
 
@@ -175,6 +175,8 @@ class World:
     # -- what faults do --------------------------------------------------------------------------------------
 
     def thaw(self) -> None:
+        if not any(caller.frozen for caller in self.callers):
+            raise Violation(f"nobody can go on: {[each for each in self.callers if each.point is not None]}")
         for caller in self.callers:
             caller.frozen = False
 
@@ -199,12 +201,13 @@ class World:
     # -- the end ---------------------------------------------------------------------------------------------
 
     def _calm(self) -> None:
-        self.thaw()
+        for caller in self.callers:
+            caller.frozen = False
         self.story.append("-- calm --")
         for turn in range(BOUND):
             if not self._somebody():
                 break
-            self._pass_time()
+            self.pass_time()
             ready = [caller for caller in self.callers if caller.can_step()]
             if not ready:
                 raise Violation(f"nobody can go on: {[each for each in self.callers if each.point is not None]}")
