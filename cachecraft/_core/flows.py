@@ -228,7 +228,7 @@ def _acquire(place: RemotePlace, seek: Seek, sight: Sight) -> Flow[_Won | Sight]
         raise
     except BaseException:
         # Cancelled, and perhaps with the lease already ours: nobody would load under it.
-        yield from Release(seek.key, won.held)
+        yield from _spared(place, Release(seek.key, won.held))
         raise
     finally:
         if reading is not None:
