@@ -62,7 +62,7 @@ class Guard:
         self._prober = Prober(
             self._restore,
             needed=lambda: self.breaker.open or bool(self.journal),
-            slowly=lambda: not self.breaker.open and bool(self._refused),
+            slowly=lambda: not self.breaker.open and len(self.journal) == len(self._refused),
         )
 
     def serve(self, prefix: str) -> None:
@@ -137,7 +137,7 @@ class Guard:
         if self.journal.add(effect):
             log.warning("too many invalidations wait for Redis: everything this cache holds there is to be dropped")
         elif first:
-            log.warning("an invalidation could not reach Redis; it is kept, and made up for when it can: %s", error)
+            log.warning("an invalidation may not have reached Redis; it is kept and made up for: %r", error)
         self._prober.wake(news=True)
 
     # -- in the background -----------------------------------------------------------------------------------

@@ -18,6 +18,8 @@ log: Final = logging.getLogger("cachecraft")
 QUICK: Final = tenacity.wait_exponential(multiplier=0.05, max=0.8) + tenacity.wait_random(0, 0.2)
 SLOW: Final = tenacity.wait_exponential(multiplier=0.5, max=8) + tenacity.wait_random(0, 2)
 
+_LONG: Final = 1.0
+"""Seconds beyond which a pause gives way to news."""
 _LAST: Final = 2.0
 """Seconds that ``close`` waits for an attempt under way."""
 
@@ -88,8 +90,9 @@ class Prober:
 
     def _nap(self, seconds: float) -> None:
         with self._changed:
-            self._napping_long = self._slowly()
-            if not self._closed:
+            self._napping_long = seconds > _LONG
+            # Asked again after that: what came in between found no long nap to cut short.
+            if not self._closed and (self._slowly() or not self._napping_long):
                 self._changed.wait(seconds)
             self._napping_long = False
 
