@@ -27,6 +27,7 @@ from cachecraft._core.templates import check_pattern, escape_pattern
 from cachecraft._drivers import Crew, Driver
 from cachecraft._options import LoadOptions
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
+from cachecraft.backends.guard import UNGUARDED, Guard
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.redis import RedisBackend
@@ -56,6 +57,8 @@ class BareCache:
         connect_timeout: deadline of connecting, in seconds; 0.5 by default.
         pool_size: the most connections to Redis for the threads of this process, and for each event loop; 32.
         on_failover: ``"flush"`` distrusts what a restarted or promoted Redis holds, ``"trust"`` serves it.
+        on_unreachable: an invalidation that cannot reach Redis is kept in this process and replayed; its caller hears
+            nothing (``"journal"``), or a ``BackendError`` as well (``"raise"``).
         serializer: for values in Redis; ``MsgpackSerializer()`` by default.
         clock, random: seconds that only grow, and a number in [0, 1); for tests.
 
@@ -77,7 +80,7 @@ class BareCache:
         self._driver: Driver | None = None
         self._closed = False
         #: Counters of all that was asked of this cache, by functions and by hand.
-        self.stats = Stats(self._all_tallies)
+        self.stats = Stats(self._all_tallies, self._counters)
         _caches.add(self)
         if url_or_backend is not None:
             self._configure(url_or_backend, options)
@@ -144,7 +147,7 @@ class BareCache:
                 )
                 self._keeper, driver = LocalKeeper(memory), Driver(None, Crew())
             else:
-                backend = settings.backend or RedisBackend(_dialling(settings), trust=settings.on_failover == "trust")
+                backend = settings.backend or _redis(settings)
                 serializer = settings.serializer or MsgpackSerializer()
                 self._keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
             self._loose_tally = Tally()
@@ -176,6 +179,10 @@ class BareCache:
             yield tally, handle.memory_hits() if handle is not None else 0
         if self._driver is not None:
             yield self._loose_tally, _memory_hits(self._loose)
+
+    def _counters(self) -> dict[str, float]:
+        backend = self._driver.backend if self._driver is not None else None
+        return backend.counters() if isinstance(backend, Guard) else dict(UNGUARDED)
 
     # -- by hand; each operation once, as a flow, and driven twice -------------------------------------------
 
@@ -458,6 +465,12 @@ class BareCache:
 
 def _dialling(settings: Settings) -> Dialling:
     return Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
+
+
+def _redis(settings: Settings) -> Guard:
+    dialling, trust = _dialling(settings), settings.on_failover == "trust"
+    backend, spare = RedisBackend(dialling, trust=trust), RedisBackend(replace(dialling, pool_size=1), trust=trust)
+    return Guard(backend, spare, loud=settings.on_unreachable == "raise")
 
 
 def _key(key: object) -> str:

@@ -60,6 +60,7 @@ class CacheOptions(TypedDict, total=False):
     connect_timeout: Duration
     pool_size: int
     on_failover: Literal["flush", "trust"]
+    on_unreachable: Literal["journal", "raise"]
     serializer: Serializer | None
     clock: Callable[[], float]
     random: Callable[[], float]

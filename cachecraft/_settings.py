@@ -38,6 +38,7 @@ class Settings:
     connect_timeout: float = 0.5
     pool_size: int = 32
     on_failover: str = "flush"
+    on_unreachable: str = "journal"
     serializer: Serializer | None = None
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = _random.random
@@ -87,6 +88,8 @@ class Settings:
         check_serializer(self.serializer)
         if self.on_failover not in ("flush", "trust"):
             raise OptionError(f"on_failover={self.on_failover!r} must be 'flush' or 'trust'")
+        if self.on_unreachable not in ("journal", "raise"):
+            raise OptionError(f"on_unreachable={self.on_unreachable!r} must be 'journal' or 'raise'")
         if self.compression not in ("zlib", "zstd"):
             raise OptionError(f"compression={self.compression!r} must be 'zlib' or 'zstd'")
         return self

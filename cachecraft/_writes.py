@@ -130,16 +130,18 @@ class Write:
         if tags:
             yield lambda: cache.keeper.untag(prefix, [rendered_tag(tag, known) for tag in tags])
 
-    def report(self, errors: list[Exception], outcome: tuple[Any] | None) -> None:
+    def report(self, errors: list[tuple[BareCache, Exception]], outcome: tuple[Any] | None) -> None:
         """Invalidations failed. The caller hears of a mistake in them, unless it has an error to hear of already.
 
-        That the backend fails is no business of the caller's: its write is done.
+        That the backend fails is no business of the caller's, whose write is done, unless the cache was told otherwise.
         """
-        for error in errors:
+        heard = []
+        for cache, error in errors:
             log.warning("an invalidation after %s failed: %r", self.label, error)
-        mistakes = [error for error in errors if not isinstance(error, BackendError)]
-        if mistakes and outcome is not None:
-            raise mistakes[0]
+            if not isinstance(error, BackendError) or cache.settings.on_unreachable == "raise":
+                heard.append(error)
+        if heard and outcome is not None:
+            raise heard[0]
 
 
 def _later_flow(make: Callable[[], Flow[Any]]) -> Flow[Any]:
@@ -187,7 +189,7 @@ def _write(write: Write) -> Callable[..., Any]:
             try:
                 cache.driver.run(flow)
             except Exception as error:
-                errors.append(error)
+                errors.append((cache, error))
         write.report(errors, outcome)
 
     def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
@@ -210,7 +212,7 @@ def _awrite(write: Write) -> Callable[..., Any]:
             try:
                 await cache.driver.arun(flow)
             except Exception as error:
-                errors.append(error)
+                errors.append((cache, error))
         write.report(errors, outcome)
 
     async def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:

@@ -6,7 +6,7 @@ Hits in memory are counted in the nodes where they happen and summed when asked 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from cachecraft._core.tally import Tally
 
@@ -16,13 +16,20 @@ _NUMBERS = tuple(name for name in Tally.__dataclass_fields__ if name != "reasons
 class Stats:
     """A live view of the counters of one function, or of all functions of a cache.
 
-    Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once.
+    Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once. Those of a cache tell of Redis too:
+    ``journal`` (invalidations that have yet to reach Redis), ``journaled`` (all that ever had to wait),
+    ``breaker_open`` (1 while Redis is not asked), ``breaker_opened`` (how often that came).
     """
 
-    __slots__ = ("_sources",)
+    __slots__ = ("_more", "_sources")
 
-    def __init__(self, sources: Callable[[], Iterable[tuple[Tally, int]]]) -> None:
+    def __init__(
+        self,
+        sources: Callable[[], Iterable[tuple[Tally, int]]],
+        more: Callable[[], Mapping[str, float]] | None = None,
+    ) -> None:
         self._sources = sources
+        self._more = more
 
     def as_dict(self) -> dict[str, float]:
         """All numbers, and ``hit_rate`` and ``mean_load_time`` (seconds)."""
@@ -34,6 +41,8 @@ class Stats:
         calls = totals["hits"] + totals["misses"]
         totals["hit_rate"] = totals["hits"] / calls if calls else 0.0
         totals["mean_load_time"] = totals["load_time"] / totals["loads"] if totals["loads"] else 0.0
+        if self._more is not None:
+            totals.update(self._more())
         return totals
 
     @property

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from cachecraft._core import flights
-from cachecraft._core.effects import Effect, Flow, Load, Release, Stamp, Store
+from cachecraft._core.effects import Flow, Load, Release, Stamp, Store
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.ports import Run
-from cachecraft._core.sight import RemotePlace, Won, off_the_board
+from cachecraft._core.sight import RemotePlace, Won, off_the_board, spared
 
 
 def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -> Flow[Any]:
@@ -107,11 +107,3 @@ def share(flight: Flight) -> Any:
     if flight.state == FAILED:
         raise flight.result
     return flight.result if flight.copier is None else flight.copier(flight.result)
-
-
-def spared(place: RemotePlace, effect: Effect[Any]) -> Flow[None]:
-    """Do what may fail without anybody minding."""
-    try:
-        yield from effect
-    except BackendError as error:
-        place.failed(error)

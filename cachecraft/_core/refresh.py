@@ -13,9 +13,9 @@ from cachecraft._core.effects import Claim, Flow, Join, Release, Renew, Spawn
 from cachecraft._core.entry import MISSING, PLACEHOLDER, Verdict, handle
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
-from cachecraft._core.load import lead, share, spared
+from cachecraft._core.load import lead, share
 from cachecraft._core.ports import Run
-from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, look
+from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, look, spared
 
 THROTTLE: Final = 1.0
 """Seconds until a refresh that failed is tried again."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
-from cachecraft._core.effects import Acquire, Fetch, Flow, Reading, Release
+from cachecraft._core.effects import Acquire, Effect, Fetch, Flow, Reading, Release
 from cachecraft._core.entry import PLACEHOLDER, Verdict, handle
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
@@ -154,7 +154,7 @@ def acquire(place: RemotePlace, seek: Seek, seen: Reading) -> Flow[Won | Reading
         raise
     except BaseException:
         # Cancelled, and perhaps with the lease already ours: nobody would load under it.
-        yield from Release(seek.key, won.held)
+        yield from spared(place, Release(seek.key, won.held))
         raise
     finally:
         if reading is not None:
@@ -177,3 +177,11 @@ def off_the_board(place: RemotePlace, token: bytes) -> None:
         del place.leading[flight.lookup]
     if flight.state == FLYING:
         flight.settle(ABANDONED, None)
+
+
+def spared(place: RemotePlace, effect: Effect[Any]) -> Flow[None]:
+    """Do what may fail without anybody minding."""
+    try:
+        yield from effect
+    except BackendError as error:
+        place.failed(error)

@@ -10,10 +10,10 @@ from typing import Any, Final
 from cachecraft._core.effects import Delete, Flow, Load, Reading
 from cachecraft._core.entry import ENTRY, handle
 from cachecraft._core.errors import BackendError
-from cachecraft._core.load import lead, load_alone, spared, store
+from cachecraft._core.load import lead, load_alone, store
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import resting_on
-from cachecraft._core.sight import RemotePlace, Seek, Won, acquire, fetch, look, off_the_board
+from cachecraft._core.sight import RemotePlace, Seek, Won, acquire, fetch, look, off_the_board, spared
 
 _TRIES: Final = 8
 """How often on end to find the key changed under our hands."""

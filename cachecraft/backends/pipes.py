@@ -20,9 +20,11 @@ import redis.asyncio.connection as aredis
 
 from cachecraft._core.errors import BackendError, BackendTimeout
 from cachecraft.backends.commands import Command
-from cachecraft.backends.transports import Dialling, Talk, answered, failure, in_full
+from cachecraft.backends.failures import Exhausted, failure
+from cachecraft.backends.transports import Dialling, Fences, Talk, answered, in_full
 
 _MOST_WAITING: Final = 20_000
+_refusal: Any = redis.connection.DefaultParser.parse_error  # which the other colour's connections use
 
 
 class _Question:
@@ -49,15 +51,15 @@ class Pipe(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.open = False
-        self.fences = -1
-        """For how many namespaces it was greeted."""
+        self.fences: Fences = (-1, -1)
+        """What it was greeted for."""
 
     def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """Send commands with all that this tick sends; the future gets their replies, refusals among them."""
         if not self.open:
             raise BackendError("Redis: the connection is lost")
         if len(self._questions) >= _MOST_WAITING:
-            raise BackendTimeout(f"Redis: {_MOST_WAITING} questions are waiting for an answer already")
+            raise Exhausted(f"Redis: {_MOST_WAITING} questions are waiting for an answer already")
         packed = list(map(hiredis.pack_command, commands))  # first: what cannot be packed must leave nothing behind
         if not self._outbox:
             self._loop.call_soon(self._flush)
@@ -141,8 +143,8 @@ class AsyncTransport:
         self._greet = greet
         """What to say first on each new connection."""
         self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = weakref.WeakKeyDictionary()
-        self.fences = 0
-        """How many namespaces are to be fenced; a pipe greeted for fewer is greeted again before it is used."""
+        self.fences: Fences = (0, 0)
+        """A pipe of an earlier outage is not used again; one greeted for fewer namespaces is greeted again."""
 
     def after_fork(self) -> None:
         """In a forked child: to collect the parent's connections would unregister them from the epoll both share."""
@@ -178,11 +180,12 @@ class AsyncTransport:
     async def _connected(self) -> Pipe:
         line = await self._line()
         async with asyncio.timeout(self._dialling.longest), line.dialling:
-            pipe = line.pipe
+            pipe, fences = line.pipe, self.fences  # a namespace that comes while we greet is not greeted for
+            if pipe is not None and pipe.fences[0] != fences[0]:
+                pipe.end(BackendError("Redis: the connection was made before the last outage"))
             if pipe is None or not pipe.open:
                 pipe = await self._dial()
-            if pipe.fences != self.fences:
-                fences = self.fences  # a namespace that comes while we greet is not greeted for
+            if pipe.fences != fences:
                 try:
                     await _hold(pipe, self._greet())
                 except BaseException:
@@ -233,11 +236,6 @@ class AsyncTransport:
 
     def __repr__(self) -> str:
         return f"<AsyncTransport: {[line.pipe for line in self._lines.values()]}>"
-
-
-def _refusal(text: str) -> redis.exceptions.ResponseError:
-    kind = redis.exceptions.NoScriptError if text.startswith("NOSCRIPT") else redis.exceptions.ResponseError
-    return kind(text)
 
 
 _inherited: Final[list[Any]] = []

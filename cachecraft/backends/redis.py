@@ -27,6 +27,7 @@ class RedisBackend:
     def __init__(self, dialling: Dialling, *, trust: bool = False) -> None:
         self._trust = trust
         self._prefixes: list[str] = []
+        self._outages = 0
         self._sync = Transport(dialling, self._fence)
         self._async = AsyncTransport(dialling, self._fence)
 
@@ -34,7 +35,13 @@ class RedisBackend:
         """Take note of a namespace: connections are fenced for it before they are used again."""
         if prefix not in self._prefixes:
             self._prefixes.append(prefix)
-            self._sync.fences = self._async.fences = len(self._prefixes)
+            self._sync.fences = self._async.fences = (self._outages, len(self._prefixes))
+
+    def renew(self) -> None:
+        """Distrust every connection made so far: the server was out of reach, and they may lead nowhere."""
+        self._outages += 1
+        self._async.fences = (self._outages, len(self._prefixes))
+        self._sync.renew(self._async.fences)
 
     # -- effects ---------------------------------------------------------------------------------------------
 

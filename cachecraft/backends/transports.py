@@ -6,7 +6,6 @@ its deadline. A connection that anything went wrong on is closed, never used aga
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import threading
@@ -20,8 +19,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cachecraft._core.errors import BackendError, BackendTimeout, OptionError
+from cachecraft._core.errors import BackendTimeout, OptionError
 from cachecraft.backends.commands import SCRIPTS, Command
+from cachecraft.backends.failures import Exhausted, failure
 
 _IDENTITY: Final = frozenset({"host", "port", "db", "username", "password", "path", "client_name"})
 
@@ -54,8 +54,8 @@ class Dialling:
         """Seconds until a new connection is there and greeted, or is given up."""
         return self.connect_timeout + self.timeout
 
-    def exhausted(self) -> BackendTimeout:
-        return BackendTimeout(f"Redis: none of {self.pool_size} connections came free in time; raise pool_size=")
+    def exhausted(self) -> Exhausted:
+        return Exhausted(f"Redis: none of {self.pool_size} connections came free in time; raise pool_size=")
 
     def options(self) -> dict[str, Any]:
         # RESP2: with RESP3, redis-py switches off its own check for unread replies, since pushes look alike.
@@ -66,17 +66,6 @@ class Dialling:
             "protocol": 2,
             "health_check_interval": 0,
         }
-
-
-def failure(error: BaseException) -> BackendError:
-    """What any failure beneath becomes at the boundary. redis-py lets more out than its own errors."""
-    if isinstance(error, BackendError):
-        return error
-    late = isinstance(error, (redis.TimeoutError, TimeoutError, asyncio.TimeoutError))
-    kind = BackendTimeout if late else BackendError
-    wrapped = kind(f"Redis: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
 
 
 def answered(replies: list[Any]) -> list[int]:
@@ -97,8 +86,11 @@ def in_full(command: Command) -> Command:
 Talk = Generator[list[Command], Any, Any]
 """A conversation: yields commands to send, is sent the replies, or thrown what the server refused."""
 
-_Greeted = tuple[Any, int]
-"""A connection, and how many namespaces it was fenced for."""
+Fences = tuple[int, int]
+"""What a connection must have been greeted for: after how many outages, and for how many namespaces."""
+
+_Greeted = tuple[Any, Fences]
+"""A connection, and what it was greeted for."""
 
 
 _RedisParser: Any = redis.connection.DefaultParser
@@ -122,8 +114,8 @@ class Transport:
         self._dialling = dialling
         self._greet = greet
         """What to say first on each new connection."""
-        self.fences = 0
-        """How many namespaces are to be fenced; a connection greeted for fewer is not used again."""
+        self.fences: Fences = (0, 0)
+        """A connection greeted for others is not used again."""
         self._reset()
 
     def _reset(self) -> None:
@@ -277,6 +269,11 @@ class Transport:
 
     def close(self) -> None:
         self._closed = True
+        self._hang_up()
+
+    def renew(self, fences: Fences) -> None:
+        """Use no connection again that was made before now."""
+        self.fences = fences
         self._hang_up()
 
     def _hang_up(self) -> None:

@@ -70,7 +70,7 @@ def run_threads(worker: Worker, url: str, kind: str, until: float, lease: float)
         naive = NaiveItems(url, load)
         reads, drops = [naive.read] * 3, [naive.invalidate] * 3
     else:
-        cache = Cache(url, namespace="race", timeout=1.0)
+        cache = Cache(url, namespace="race", timeout=1.0, on_unreachable="raise")
         reads, drops = items(cache, load, lease=lease)
 
     def go() -> None:
@@ -108,7 +108,7 @@ async def run_tasks(worker: Worker, url: str, until: float, lease: float) -> Non
         await asyncio.sleep(nap)
         return [item, version]
 
-    async with Cache(url, namespace="race", timeout=1.0) as cache:
+    async with Cache(url, namespace="race", timeout=1.0, on_unreachable="raise") as cache:
         reads, drops = items(cache, load, lease=lease)
         guard = {item: asyncio.Lock() for item in worker.own}
 

@@ -1,0 +1,77 @@
+"""What a failure of Redis means: who failed, and whether others would fail too; knows no connection and no effect."""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import Final
+
+import hiredis
+import redis
+from redis import exceptions
+
+from cachecraft._core.errors import BackendError, BackendTimeout
+
+
+class Kind(Enum):
+    """Whose failure it is."""
+
+    DOWN = auto()
+    """The server itself says that it can serve nobody now, or not us: it is loading, a replica, locked."""
+    LOST = auto()
+    """No answer in time, no connection, or an answer that makes no sense."""
+    REFUSED = auto()
+    """The server said no to this, in step; it would answer other questions."""
+    UNASKED = auto()
+    """The server was not even asked: nothing can be said of it."""
+    OURS = auto()
+    """It went wrong in this process: what cannot be written, somebody's callback."""
+
+
+class Unasked:
+    """Marks the errors of this process that say nothing of the server."""
+
+
+class Exhausted(Unasked, BackendTimeout):
+    """No place in the pool, or in the queue, became free within the deadline."""
+
+
+class Suspended(Unasked, BackendError):
+    """Redis is not asked now: it did not answer lately, or an invalidation of this has yet to reach it."""
+
+
+# A demoted primary is among them: what it still holds, an invalidation elsewhere can no longer reach.
+_DOWN: Final = (
+    exceptions.BusyLoadingError,
+    exceptions.ReadOnlyError,
+    exceptions.ClusterDownError,  # MASTERDOWN too
+    exceptions.AuthenticationError,
+)
+_LOST: Final = (OSError, EOFError, asyncio.TimeoutError, exceptions.RedisError, hiredis.HiredisError)
+
+
+def failure(error: BaseException) -> BackendError:
+    """What any failure beneath becomes at the boundary. redis-py lets more out than its own errors."""
+    if isinstance(error, BackendError):
+        return error
+    late = isinstance(error, (redis.TimeoutError, TimeoutError, asyncio.TimeoutError))
+    kind = BackendTimeout if late else BackendError
+    wrapped = kind(f"Redis: {type(error).__name__}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def kind_of(error: BaseException) -> Kind:
+    """Whose failure an error from the boundary is."""
+    if isinstance(error, Unasked):
+        return Kind.UNASKED
+    if not isinstance(error, BackendError):
+        return Kind.OURS
+    cause = error.__cause__
+    if isinstance(cause, _DOWN):
+        return Kind.DOWN
+    if isinstance(cause, exceptions.ResponseError):
+        return Kind.DOWN if str(cause).startswith("BUSY ") else Kind.REFUSED  # a script that does not end
+    if isinstance(cause, exceptions.DataError) or not (cause is None or isinstance(cause, _LOST)):
+        return Kind.OURS
+    return Kind.LOST
