@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, TypeVar, cast
 
 from cachecraft._core.effects import Effect, Flow, Join, Load, Remote, Sleep, Spawn, Stopped, passable
@@ -21,6 +22,10 @@ from cachecraft._core.ports import Backend
 T = TypeVar("T")
 
 log: Final = logging.getLogger("cachecraft")
+
+
+_Job = tuple[Callable[[], object], Callable[[], object]]
+"""What to run, and what to call when that is over."""
 
 
 class Crew:
@@ -33,7 +38,7 @@ class Crew:
         self._reset()
 
     def _reset(self) -> None:
-        self._todo: deque[Callable[[], object]] = deque()
+        self._todo: deque[_Job] = deque()
         self._wake = threading.Semaphore(0)
         self._idle = 0
         self._workers = 0
@@ -45,13 +50,13 @@ class Crew:
         self._lock = threading.Lock()
         self._reset()
 
-    def submit(self, work: Callable[[], object]) -> bool:
-        """Run ``work`` in a thread, in a copy of the caller's context. False if the backlog is full."""
+    def submit(self, work: Callable[[], object], ended: Callable[[], object]) -> bool:
+        """Run ``work`` in a thread, in a copy of the caller's context, then ``ended``. False if the backlog is full."""
         context = contextvars.copy_context()
         with self._lock:
             if self._closed or len(self._todo) >= self._backlog:
                 return False
-            self._todo.append(lambda: context.run(work))
+            self._todo.append((partial(context.run, work), ended))
             if self._idle <= len(self._todo) - 1 and self._workers < self._threads:
                 self._workers += 1
                 # Daemons: a refresh must not keep an interpreter from ending.
@@ -69,16 +74,19 @@ class Crew:
                 if self._closed or not (found or self._todo):
                     self._workers -= 1
                     return
-                work = self._todo.popleft() if self._todo else None
-            if work is not None:
+                job = self._todo.popleft() if self._todo else None
+            if job is not None:
+                work, ended = job
                 try:
                     work()
                 except BaseException as error:  # a loader that wants to end its thread does not end ours
                     log.warning("a refresh behind the callers' backs ended with %r", error)
-                del work
+                finally:
+                    ended()
+                del job, work, ended
 
-    def spawn(self, work: Awaitable[Any]) -> bool:
-        """Run a coroutine as a task of the running loop. False if too many run already."""
+    def spawn(self, work: Awaitable[Any], ended: Callable[[], object]) -> bool:
+        """Run a coroutine as a task of the running loop, then ``ended``. False if too many run already."""
         if len(self._tasks) >= self._backlog:
             self._tasks = {task for task in self._tasks if not task.get_loop().is_closed()}
         if self._closed or len(self._tasks) >= self._backlog:
@@ -87,6 +95,7 @@ class Crew:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._done)
+        task.add_done_callback(lambda _: ended())
         return True
 
     def _done(self, task: asyncio.Task[Any]) -> None:
@@ -98,8 +107,10 @@ class Crew:
         """Take no more work, and end what waits. What runs in a thread runs to its end."""
         with self._lock:
             self._closed = True
-            self._todo.clear()
+            dropped, self._todo = self._todo, deque()
             workers = self._workers
+        for _, ended in dropped:
+            ended()
         for _ in range(workers):
             self._wake.release()
         for task in list(self._tasks):
@@ -163,7 +174,7 @@ class Driver:
         if isinstance(effect, Join):
             return self._join(effect.flight, effect.patience)
         if isinstance(effect, Spawn):
-            return self.crew.submit(lambda: self._alone(effect.flow))
+            return self.crew.submit(partial(self._alone, effect.flow), effect.ended)
         if isinstance(effect, Sleep):
             return time.sleep(effect.seconds)
         raise TypeError(f"a flow asked for {effect!r}, which no driver knows")
@@ -227,7 +238,7 @@ class Driver:
         if isinstance(effect, Join):
             return await self._ajoin(effect.flight, effect.patience)
         if isinstance(effect, Spawn):
-            return self.crew.spawn(self._aalone(effect.flow))
+            return self.crew.spawn(self._aalone(effect.flow), effect.ended)
         if isinstance(effect, Sleep):
             return await asyncio.sleep(effect.seconds)
         raise TypeError(f"a flow asked for {effect!r}, which no driver knows")

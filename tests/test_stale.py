@@ -3,11 +3,13 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from cachecraft import MISSING, Cache
+from cachecraft._drivers import Crew
 from tests.callers import PATIENCE, Async, Gate, Sync, flights_of, running_loop, until
 from tests.clock import FakeClock
 
@@ -582,3 +584,31 @@ def test_refreshes_and_invalidations_by_many_threads_end(make_cache: Callable[..
     for worker in [Sync().start(work, seed) for seed in range(4)]:
         worker.result(PATIENCE * 2)
     until(lambda: not flights_of(cache))
+
+
+def test_nobody_waits_for_a_refresh_that_close_has_dropped() -> None:
+    crew, busy, release = Crew(threads=1), threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def work() -> None:
+        busy.set()
+        release.wait(PATIENCE)
+
+    assert crew.submit(work, partial(ended.append, "ran"))
+    assert busy.wait(PATIENCE)
+    assert crew.submit(work, partial(ended.append, "dropped"))
+    crew.close()
+    assert ended == ["dropped"]
+    release.set()
+    until(lambda: ended == ["dropped", "ran"])
+
+
+async def test_nobody_waits_for_a_refresh_that_was_cancelled_before_it_began() -> None:
+    crew, ended = Crew(), asyncio.Event()
+
+    async def work() -> None:
+        raise AssertionError("it was cancelled before it began")
+
+    assert crew.spawn(work(), ended.set)
+    crew.close()
+    await asyncio.wait_for(ended.wait(), PATIENCE)

@@ -70,6 +70,8 @@ class Spawn(Effect[bool]):
     """Run another flow behind the caller's back. Answers false when too many run already."""
 
     flow: Callable[[], Flow[Any]]
+    ended: Callable[[], object]
+    """Called when nothing more of it will run, or nothing ever did: nobody is to wait for it any more."""
 
 
 class Remote(Effect[T]):

@@ -189,7 +189,11 @@ def _refresh_behind(place: LocalPlace, lookup: Any, run: Run) -> Flow[Flight | N
         except Exception:
             place.postpone(lookup)
 
-    if not (yield from Spawn(refresh)):
-        place.give_up(flight)
+    def ended() -> None:
+        if flight.state == FLYING:
+            place.give_up(flight)
+
+    if not (yield from Spawn(refresh, ended)):
+        ended()
         return None
     return flight

@@ -53,13 +53,15 @@ def refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Fl
             flight.settle(FAILED, error)
         finally:
             flights.leave(flight)
-            place.refreshing.pop(entry, None)
-            if flight.state == FLYING:
-                flight.settle(ABANDONED, None)
 
-    if not (yield from Spawn(refresh)):
-        place.refreshing.pop(entry, None)
-        flight.settle(ABANDONED, None)
+    def ended() -> None:
+        if place.refreshing.get(entry) is flight:
+            del place.refreshing[entry]
+        if flight.state == FLYING:
+            flight.settle(ABANDONED, None)
+
+    if not (yield from Spawn(refresh, ended)):
+        ended()
         return None
     return flight
 

@@ -115,7 +115,7 @@ class Caller:
             return (yield Waiting("join", effect.flight, effect.patience))
         if isinstance(effect, Spawn):
             self.world.listener(self, ("SPAWN",), "")
-            return self.world.spawn(self, effect.flow, key)
+            return self.world.spawn(self, effect, key)
         assert isinstance(effect, Sleep)
         self.world.listener(self, ("SLEEP",), "")
         yield Point("nap")

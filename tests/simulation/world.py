@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from cachecraft._core.effects import Flow
+from cachecraft._core.effects import Spawn
 from cachecraft._core.entry import PLACEHOLDER
 from cachecraft._core.errors import BackendError
 from cachecraft.backends.commands import SCRIPTS
@@ -115,10 +115,10 @@ class World:
 
         return life
 
-    def spawn(self, who: Caller, flow: Callable[[], Flow[Any]], key: str) -> bool:
+    def spawn(self, who: Caller, effect: Spawn, key: str) -> bool:
         if self.crew:
             name = f"{who.process}.{len(self.callers)}"
-            caller = Caller(who.process, name, lambda me: _behind(me, flow, key))
+            caller = Caller(who.process, name, lambda me: _behind(me, effect, key))
             caller.asked = who.asked
             self.callers.append(caller)
         return self.crew
@@ -258,12 +258,14 @@ def _beat(caller: Caller, beat: Beat) -> Steps:
         return  # the next beat may get through
 
 
-def _behind(caller: Caller, flow: Callable[[], Flow[Any]], key: str) -> Steps:
+def _behind(caller: Caller, effect: Spawn, key: str) -> Steps:
     try:
         yield Point("starts behind")
+        yield from _ended(caller, caller.drive(effect.flow(), REFRESH, key))
     except Cancelled:
         return  # before it began: nothing of it has run
-    yield from _ended(caller, caller.drive(flow(), REFRESH, key))
+    finally:
+        effect.ended()
 
 
 def _ended(caller: Caller, job: Steps) -> Steps:
