@@ -57,6 +57,9 @@ class BareCache:
         pool_size: the most connections to Redis for the threads of this process, and for each event loop; 32.
         on_failover: ``"flush"`` distrusts what a restarted or promoted Redis holds, ``"trust"`` serves it.
         serializer: for values in Redis; ``MsgpackSerializer()`` by default.
+        encryption_keys: encrypts values in Redis with AES-GCM (extra ``cachecraft[crypto]``): a key of 16, 24 or 32
+            random bytes, or several, of which the first encrypts and all decrypt. What is not encrypted with one of
+            them is then a miss. Keys, tags, sizes and times stay readable.
         clock, random: seconds that only grow, and a number in [0, 1); for tests.
 
     Raises:

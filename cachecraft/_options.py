@@ -61,5 +61,6 @@ class CacheOptions(TypedDict, total=False):
     pool_size: int
     on_failover: Literal["flush", "trust"]
     serializer: Serializer | None
+    encryption_keys: bytes | Sequence[bytes] | None
     clock: Callable[[], float]
     random: Callable[[], float]

@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 from cachecraft._core.errors import OptionError, OptionTypeError
 from cachecraft._core.policy import INHERIT, Jitter, jitter_of, seconds
 from cachecraft._core.ports import Backend
-from cachecraft.serializers import Serializer
+from cachecraft.serializers import Keyring, Serializer
 
 MEGABYTE: Final = 2**20
 DEFAULT_JITTER: Final = Jitter()
@@ -39,6 +39,7 @@ class Settings:
     pool_size: int = 32
     on_failover: str = "flush"
     serializer: Serializer | None = None
+    encryption_keys: Keyring | None = None
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = _random.random
 
@@ -63,6 +64,7 @@ class Settings:
             jitter=DEFAULT_JITTER if jitter is INHERIT else cast("Jitter | None", jitter),
             timeout=seconds(self.timeout, "timeout"),
             connect_timeout=seconds(self.connect_timeout, "connect_timeout"),
+            encryption_keys=_keyring(self.encryption_keys, self.url),
         )._checked()
 
     def _checked(self) -> Settings:
@@ -97,6 +99,12 @@ def check_serializer(serializer: object) -> None:
         raise OptionTypeError(
             f"serializer={serializer!r} must have id, dumps and loads, as MsgpackSerializer() and JsonSerializer() do"
         )
+
+
+def _keyring(keys: Any, url: str) -> Keyring | None:
+    if keys is not None and url.startswith("memory://"):
+        raise OptionError("encryption_keys= has nothing to encrypt: memory:// stays in this process; leave it out")
+    return None if keys is None else Keyring(keys)
 
 
 SCHEMES: Final = ("memory", "redis", "rediss", "unix")

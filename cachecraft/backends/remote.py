@@ -10,12 +10,14 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from cachecraft._core import flows
 from cachecraft._core.calls import Subject, Values, prefix_of
 from cachecraft._core.effects import Delete, Flow, Reading, Sweep
 from cachecraft._core.entry import (
+    ENCRYPTED,
     ENTRY,
     FAILURE,
     MISSING,
@@ -25,6 +27,7 @@ from cachecraft._core.entry import (
     ZSTD,
     Entry,
     Verdict,
+    bound_to,
     judge,
     pack,
     read_stamps,
@@ -47,7 +50,7 @@ log: Final = logging.getLogger("cachecraft")
 ANY: Final = "~any"
 """The stamp that falls with every tag: read before a load whose tags are known only after it."""
 _CODECS: Final = {"zlib": ZLIB, "zstd": ZSTD}
-_FLAGS: Final = ZLIB | ZSTD | FAILURE
+_FLAGS: Final = ZLIB | ZSTD | FAILURE | ENCRYPTED
 _LIMIT: Final = 64 * 2**20
 """Bytes a compressed value may come to."""
 
@@ -141,7 +144,12 @@ class Remote:
                 return miss("invalidated")
         if entry.schema != self.schema and not self.by_hand:
             return miss("schema")
-        take = self._reader(entry)
+        try:
+            payload = self._decrypted(seek, entry)
+        except CorruptError as error:
+            log.debug("an entry of %s does not open: %s", self.subject.label, error)
+            return miss("encryption")
+        take = self._reader(entry, payload)
         if not self.policy.aged:
             verdict = Verdict.FRESH
         else:
@@ -159,9 +167,23 @@ class Remote:
         reason = "error" if entry.flags & FAILURE else "expired"
         return Sight(reading, verdict, take, reason=reason, cost=entry.cost)
 
-    def _reader(self, entry: Entry) -> Callable[[], Any]:
+    def _decrypted(self, seek: Seek, entry: Entry) -> bytes:
+        """The payload in the clear.
+
+        Raises:
+            CorruptError: it cannot be decrypted here; or we encrypt and it is not, so anybody may have written it.
+        """
+        keyring = self.keeper.settings.encryption_keys
+        if bool(entry.flags & ENCRYPTED) != (keyring is not None):
+            raise CorruptError(
+                "it is encrypted, and there are no encryption_keys=" if keyring is None else "not encrypted"
+            )
+        if keyring is None:
+            return entry.payload
+        return keyring.open(entry.payload, bound_to(seek.key, entry))  # type: ignore[no-any-return]  # settings are Any
+
+    def _reader(self, entry: Entry, payload: bytes) -> Callable[[], Any]:
         """Decode at once, so that what cannot be decoded is a miss."""
-        payload = entry.payload
         if entry.flags & ~_FLAGS:
             raise CorruptError(f"flags {entry.flags} are unknown here")
         for name, flag in _CODECS.items():
@@ -224,11 +246,15 @@ class Remote:
             packed = compress(payload, codec=settings.compression)
             if len(packed) < len(payload):
                 payload, flags = packed, flags | _CODECS[settings.compression]
-        if len(payload) > settings.max_value_bytes:
-            raise OptionError(f"{len(payload)} bytes are above max_value_bytes={settings.max_value_bytes}")
+        keyring = settings.encryption_keys
+        flags |= ENCRYPTED if keyring is not None else 0
         entry = Entry(
             token, tags, stamps, flags, self.serializer.id, self.schema, time.time(), keep, max(cost, 0.0), payload
         )
+        if keyring is not None:
+            entry = replace(entry, payload=keyring.seal(payload, bound_to(seek.key, entry)))
+        if len(entry.payload) > settings.max_value_bytes:
+            raise OptionError(f"{len(entry.payload)} bytes are above max_value_bytes={settings.max_value_bytes}")
         return pack(seek.key, entry), ttl + keep
 
     def pack_error(
