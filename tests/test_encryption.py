@@ -116,6 +116,17 @@ def test_the_bound_on_values_counts_what_is_stored(
     assert redis_server.cli("EXISTS", "shop:fits", "shop:too large") == 1
 
 
+def test_an_entry_opens_whatever_its_times_are() -> None:
+    """They are numbers with a fraction where they are sealed, and whole ones in the header."""
+    numbers = random.Random(7)
+    for _ in range(2000):
+        made = envelope.Entry(
+            b"t" * 16, ("tag",), (b"s" * 16,), envelope.ENCRYPTED, 1, b"\0" * 8,
+            created=1.8e9 + numbers.random() * 1e8, keep=numbers.random() * 1e5, cost=numbers.random(), payload=b"",
+        )  # fmt: skip
+        assert envelope.bound_to("k", envelope.unpack("k", envelope.pack("k", made))) == envelope.bound_to("k", made)
+
+
 # -- who may read and write ----------------------------------------------------------------------------------
 
 
