@@ -6,7 +6,9 @@ It opens nothing before it is first used, so a module can be decorated at import
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -66,6 +68,8 @@ class BareCache:
         OptionError, OptionTypeError: an option cannot be used; the message names it and says the remedy.
     """
 
+    _driver: Driver | None = None
+
     def __init__(
         self, url_or_backend: str | Backend | None = "memory://", *, near: None = None, **options: Any
     ) -> None:
@@ -77,7 +81,6 @@ class BareCache:
         self._tallies: list[tuple[weakref.ref[Any], Tally]] = []
         self._settings: Settings | None = None
         self._keeper: Keeper | None = None
-        self._driver: Driver | None = None
         self._closed = False
         #: Counters of all that was asked of this cache, by functions and by hand.
         self.stats = Stats(self._all_tallies)
@@ -90,7 +93,7 @@ class BareCache:
         if unknown:
             raise OptionTypeError(f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}")
         settings = Settings.of(url, options)
-        if not settings.url.startswith("memory://"):
+        if settings.backend is None and not settings.url.startswith("memory://"):
             _dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)
@@ -424,6 +427,22 @@ class BareCache:
             driver.crew.close()
             if driver.backend is not None:
                 driver.backend.close()
+
+    def __del__(
+        self, _ending: Callable[[], bool] = sys.is_finalizing, _warn: Callable[..., None] = warnings.warn
+    ) -> None:
+        """Collected without having been closed: say so and close, as files do. The end of the process needs neither.
+
+        It takes no lock: this may run in the middle of anything, in any thread.
+        """
+        driver = self._driver
+        if driver is None or _ending():
+            return
+        try:
+            if getattr(driver.backend, "connected", False):  # a backend of somebody's own need not know
+                _warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            self._shut()
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()

@@ -6,12 +6,13 @@ Flows decide, drivers do. Both drivers perform the same verbs; nothing here know
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
 from cachecraft._core.effects import Effect, Flow, Join, Load, Remote, Sleep, Spawn, Stopped, passable
@@ -22,9 +23,15 @@ T = TypeVar("T")
 
 log: Final = logging.getLogger("cachecraft")
 
+_LINGER: Final = 10.0
+"""Seconds that a thread stays without work."""
+
 
 class Crew:
-    """Runs flows behind the callers' backs: daemon threads for the sync ones, tasks for the others; both bounded."""
+    """Runs flows behind the callers' backs: daemon threads for the sync ones, tasks for the others; both bounded.
+
+    ``close`` takes no lock: the garbage collector may call it in the middle of anything, in a thread that holds one.
+    """
 
     def __init__(self, *, threads: int = 8, backlog: int = 1000) -> None:
         self._threads = threads
@@ -33,8 +40,7 @@ class Crew:
         self._reset()
 
     def _reset(self) -> None:
-        self._todo: deque[Callable[[], object]] = deque()
-        self._wake = threading.Semaphore(0)
+        self._todo: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._idle = 0
         self._workers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -49,27 +55,28 @@ class Crew:
         """Run ``work`` in a thread, in a copy of the caller's context. False if the backlog is full."""
         context = contextvars.copy_context()
         with self._lock:
-            if self._closed or len(self._todo) >= self._backlog:
+            if self._closed or self._todo.qsize() >= self._backlog:
                 return False
-            self._todo.append(lambda: context.run(work))
-            if self._idle <= len(self._todo) - 1 and self._workers < self._threads:
+            self._todo.put(lambda: context.run(work))
+            if self._idle < self._todo.qsize() and self._workers < self._threads:
                 self._workers += 1
                 # Daemons: a refresh must not keep an interpreter from ending.
                 threading.Thread(target=self._work, name=f"cachecraft-{self._workers}", daemon=True).start()
-        self._wake.release()
         return True
 
     def _work(self) -> None:
         while True:
             with self._lock:
                 self._idle += 1
-            found = self._wake.acquire(timeout=10)
+            try:
+                work = self._todo.get(timeout=_LINGER)
+            except Empty:
+                work = None
             with self._lock:
                 self._idle -= 1
-                if self._closed or not (found or self._todo):
+                if self._closed or (work is None and self._todo.empty()):
                     self._workers -= 1
                     return
-                work = self._todo.popleft() if self._todo else None
             if work is not None:
                 try:
                     work()
@@ -96,19 +103,19 @@ class Crew:
 
     def close(self) -> None:
         """Take no more work, and end what waits. What runs in a thread runs to its end."""
-        with self._lock:
-            self._closed = True
-            self._todo.clear()
-            workers = self._workers
-        for _ in range(workers):
-            self._wake.release()
+        self._closed = True
+        with contextlib.suppress(Empty):
+            while True:
+                self._todo.get_nowait()
+        for _ in range(self._workers):
+            self._todo.put(None)  # wakes who waits for work
         for task in list(self._tasks):
             loop = task.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(task.cancel)
 
     def __repr__(self) -> str:
-        return f"<Crew: {self._workers} threads, {len(self._todo)} waiting, {len(self._tasks)} tasks>"
+        return f"<Crew: {self._workers} threads, {self._todo.qsize()} waiting, {len(self._tasks)} tasks>"
 
 
 class Driver:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import sys
 import threading
 import time
 from collections import deque
@@ -110,6 +111,11 @@ class _Parser(_RedisParser):  # type: ignore[misc]  # as above
         return super().read_from_socket(*args, **kwargs)
 
 
+_pools: Final[dict[int, deque[_Greeted]]] = {}
+"""The idle connections of each transport. The garbage collector ends what it collects in any order; what is held here
+is whole until its transport has hung up, and no socket complains that nobody closed it."""
+
+
 class Transport:
     """For threads."""
 
@@ -123,6 +129,7 @@ class Transport:
 
     def _reset(self) -> None:
         self._idle: deque[_Greeted] = deque()
+        _pools[id(self)] = self._idle
         self._places = threading.Semaphore(self._dialling.pool_size)
         self._closed = False
 
@@ -233,6 +240,11 @@ class Transport:
         if self._closed:
             self._hang_up()
 
+    @property
+    def connected(self) -> bool:
+        """Whether connections are kept open for the next question."""
+        return bool(self._idle)
+
     def close(self) -> None:
         self._closed = True
         self._hang_up()
@@ -241,6 +253,11 @@ class Transport:
         while self._idle:
             with contextlib.suppress(IndexError):
                 self._idle.pop()[0].disconnect()
+
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not _ending():
+            for connection, _ in _pools.pop(id(self), ()):  # they stay in sight: whose transport this is may ask yet
+                connection.disconnect()
 
     def __repr__(self) -> str:
         return f"<Transport: {len(self._idle)} idle connections>"
