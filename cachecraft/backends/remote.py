@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -162,7 +161,7 @@ class Remote:
                 ahead=policy.refresh_ahead,
                 beta=policy.beta,
                 cost=entry.cost,
-                random=random.random() if policy.beta else 0.0,
+                random=self.random() if policy.beta else 0.0,
             )
         reason = "error" if entry.flags & FAILURE else "expired"
         return Sight(reading, verdict, take, reason=reason, cost=entry.cost)
@@ -204,7 +203,7 @@ class Remote:
         return time.monotonic()
 
     def random(self) -> float:
-        return random.random()
+        return self.keeper.settings.random()  # type: ignore[no-any-return]  # settings are Any
 
     def copier(self, value: Any) -> Copier | None:
         return copier(value, self.policy.isolate)
@@ -223,7 +222,7 @@ class Remote:
                 self.tally.not_kept += 1
                 return None
             payload = self.serializer.dumps(value)
-            ttl = policy.lifetime(value).draw(random.random())
+            ttl = policy.lifetime(value).draw(self.random())
             return self._sealed(seek, tags, stamps, token, payload, 0, cost, ttl, policy.keep)
         except Exception as error:  # whatever a user's own code raises here, the caller has its result
             self.refuse(error)
