@@ -484,7 +484,7 @@ def _dialling(settings: Settings) -> Dialling:
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise OptionTypeError(f"key={key!r} must be text; f.key(...) makes one from arguments")
+        raise OptionTypeError(f"key= must be text, not {type(key).__qualname__}; f.key(...) makes one from arguments")
     if not key:
         raise OptionError("key='' is empty; name what is kept under it")
     return key
@@ -497,7 +497,7 @@ def _check_loader(loader: object) -> None:
 
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:
     if not is_texts(tags):
-        raise OptionTypeError(f"tags={tags!r} must be a list of strings")
+        raise OptionTypeError(f"tags= must be a list of strings, not {type(tags).__qualname__}")
     return tuple(check_tag(escape_literal(tag)) for tag in tags)
 
 

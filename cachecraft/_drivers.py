@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
 from cachecraft._core.effects import Effect, Flow, Join, Load, Remote, Sleep, Spawn, Stopped, passable
+from cachecraft._core.errors import told
 from cachecraft._core.flights import FLYING, Flight, current
 from cachecraft._core.ports import Backend
 
@@ -81,7 +82,7 @@ class Crew:
                 try:
                     work()
                 except BaseException as error:  # a loader that wants to end its thread does not end ours
-                    log.warning("a refresh behind the callers' backs ended with %r", error)
+                    log.warning("a refresh behind the callers' backs ended with %s", told(error))
                 del work
 
     def spawn(self, work: Awaitable[Any]) -> bool:

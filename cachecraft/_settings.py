@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import random as _random
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from cachecraft._core.errors import OptionError, OptionTypeError
@@ -22,7 +23,7 @@ DEFAULT_JITTER: Final = Jitter()
 class Settings:
     """What a cache was told. Times are in seconds."""
 
-    url: str = "memory://"
+    url: str = field(default="memory://", repr=False)  # it may hold a password
     backend: Backend | None = None
     """In place of a URL: somebody's own."""
     namespace: str = ""
@@ -48,7 +49,9 @@ class Settings:
         if all(callable(getattr(url, verb, None)) for verb in ("perform", "aperform")):
             return cls(url="backend://", backend=cast("Backend", url), **options)._filled()
         if not isinstance(url, str):
-            raise OptionTypeError(f"url={url!r} must be text such as 'redis://localhost:6379/0', or a backend")
+            raise OptionTypeError(
+                f"url= must be text such as 'redis://localhost:6379/0', or a backend, not {type(url).__qualname__}"
+            )
         scheme = url.partition("://")[0]
         if "://" not in url or scheme not in SCHEMES:
             raise OptionError(
@@ -120,9 +123,13 @@ def switched_off() -> bool:
     return (environment("ENABLED") or "1").strip().lower() in ("0", "false", "no", "off")
 
 
+_PASSWORD: Final = re.compile(r"(password=)[^&#]*", re.IGNORECASE)
+
+
 def redacted(url: str) -> str:
-    """A URL without its password."""
-    scheme, _, rest = url.partition("://")
+    """A URL without its password, wherever one may stand in it, and whether or not it is a URL."""
+    text = _PASSWORD.sub(r"\1***", url)
+    scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
     login, at, host = rest.rpartition("@")
-    user = login.partition(":")[0]
-    return f"{scheme}://{user}:***@{host}" if at and ":" in login else url
+    user, colon, _ = login.partition(":")
+    return f"{scheme}{mark}{user if colon else ''}{colon}{'***' if at else ''}{at}{host}"

@@ -32,7 +32,7 @@ from cachecraft._core.entry import (
     read_stamps,
     unpack,
 )
-from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError
+from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError, told
 from cachecraft._core.flights import Flight
 from cachecraft._core.flows import Seek, Sight
 from cachecraft._core.policy import Policy
@@ -113,7 +113,7 @@ class Remote:
             if slot[:1] == ENTRY:
                 return self._judge_entry(seek, tags, reading, unpack(seek.key, slot))
         except Exception as error:  # the bytes are untrusted, and serializers may be anybody's
-            log.debug("corrupt entry under %s: %s", seek.key, error)
+            log.debug("a corrupt entry of %s: %s", self.subject.label, told(error))
         return Sight(reading, Verdict.MISS, reason="corrupt")
 
     def _judge_placeholder(self, seek: Seek, reading: Reading, slot: bytes) -> Sight:
@@ -288,7 +288,7 @@ class Remote:
         self.tally.refused += 1
         if self.subject.label not in self.keeper.refused:
             self.keeper.refused.add(self.subject.label)
-            log.warning("a result of %s is not stored: %s", self.subject.label, error)
+            log.warning("a result of %s is not stored: %s", self.subject.label, told(error))
 
     def failed(self, error: BaseException) -> None:
         self.tally.backend_errors += 1
@@ -410,7 +410,7 @@ class RemoteKeeper:
         now = time.monotonic()
         if now - self._complained > 30 or not self._complained:
             self._complained = now
-            log.warning("the cache goes on without Redis: %s", error)
+            log.warning("the cache goes on without Redis: %s", told(error))
 
     def after_fork(self) -> None:
         # Emptied, not replaced: each function holds them too. Nobody here flies what the parent's threads do.

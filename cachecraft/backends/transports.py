@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
@@ -31,7 +32,7 @@ _IDENTITY: Final = frozenset({"host", "port", "db", "username", "password", "pat
 class Dialling:
     """How to reach the server. Times are in seconds."""
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     timeout: float
     connect_timeout: float
     pool_size: int
@@ -68,11 +69,23 @@ def failure(error: BaseException) -> BackendError:
     """What any failure beneath becomes at the boundary. redis-py lets more out than its own errors."""
     if isinstance(error, BackendError):
         return error
+    _hush(error)
     late = isinstance(error, (redis.TimeoutError, TimeoutError, asyncio.TimeoutError))
     kind = BackendTimeout if late else BackendError
     wrapped = kind(f"Redis: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+_ECHO: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+
+
+def _hush(error: BaseException | None) -> None:
+    """Cut off what a server echoes of a command that it does not know: of AUTH a password, of a script a value."""
+    while error is not None:
+        if isinstance(error, redis.RedisError):
+            error.args = tuple(_ECHO.sub("", each) if isinstance(each, str) else each for each in error.args)
+        error = error.__cause__ or error.__context__
 
 
 def answered(replies: list[Any]) -> list[int]:
