@@ -33,7 +33,7 @@ def shown(caplog: pytest.LogCaptureFixture) -> Iterator[Shown]:
     caplog.set_level(logging.DEBUG)
     texts: Shown = []
     yield texts
-    for record in caplog.records:
+    for record in caplog.get_records("call"):
         if record.name != "asyncio":  # in debug mode it logs whatever is slow
             texts.append(f"{record.getMessage()} {record.args!r} {record.exc_text}")
     for text in texts:
