@@ -6,7 +6,9 @@ It opens nothing before it is first used, so a module can be decorated at import
 from __future__ import annotations
 
 import os
+import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -60,11 +62,16 @@ class BareCache:
         on_unreachable: an invalidation that cannot reach Redis is kept in this process and replayed; its caller hears
             nothing (``"journal"``), or a ``BackendError`` as well (``"raise"``).
         serializer: for values in Redis; ``MsgpackSerializer()`` by default.
+        encryption_keys: encrypts values in Redis with AES-GCM (extra ``cachecraft[crypto]``): a key of 16, 24 or 32
+            random bytes, or several, of which the first encrypts and all decrypt. What is not encrypted with one of
+            them is then a miss. Keys, tags, sizes and times stay readable.
         clock, random: seconds that only grow, and a number in [0, 1); for tests.
 
     Raises:
         OptionError, OptionTypeError: an option cannot be used; the message names it and says the remedy.
     """
+
+    _driver: Driver | None = None
 
     def __init__(
         self, url_or_backend: str | Backend | None = "memory://", *, near: None = None, **options: Any
@@ -77,7 +84,6 @@ class BareCache:
         self._tallies: list[tuple[weakref.ref[Any], Tally]] = []
         self._settings: Settings | None = None
         self._keeper: Keeper | None = None
-        self._driver: Driver | None = None
         self._closed = False
         #: Counters of all that was asked of this cache, by functions and by hand.
         self.stats = Stats(self._all_tallies, self._counters)
@@ -90,7 +96,7 @@ class BareCache:
         if unknown:
             raise OptionTypeError(f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}")
         settings = Settings.of(url, options)
-        if not settings.url.startswith("memory://"):
+        if settings.backend is None and not settings.url.startswith("memory://"):
             _dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)
@@ -429,6 +435,22 @@ class BareCache:
             if driver.backend is not None:
                 driver.backend.close()
 
+    def __del__(
+        self, _ending: Callable[[], bool] = sys.is_finalizing, _warn: Callable[..., None] = warnings.warn
+    ) -> None:
+        """Collected without having been closed: say so and close, as files do. The end of the process needs neither.
+
+        It takes no lock: this may run in the middle of anything, in any thread.
+        """
+        driver = self._driver
+        if driver is None or _ending():
+            return
+        try:
+            if getattr(driver.backend, "connected", False):  # a backend of somebody's own need not know
+                _warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
+        finally:
+            self._shut()
+
     def _after_fork(self) -> None:
         self._lock = threading.Lock()
         for handle in list(self._handles):
@@ -475,7 +497,7 @@ def _redis(settings: Settings) -> Guard:
 
 def _key(key: object) -> str:
     if not isinstance(key, str):
-        raise OptionTypeError(f"key={key!r} must be text; f.key(...) makes one from arguments")
+        raise OptionTypeError(f"key= must be text, not {type(key).__qualname__}; f.key(...) makes one from arguments")
     if not key:
         raise OptionError("key='' is empty; name what is kept under it")
     return key
@@ -488,7 +510,7 @@ def _check_loader(loader: object) -> None:
 
 def _tags(tags: Sequence[str]) -> tuple[str, ...]:
     if not is_texts(tags):
-        raise OptionTypeError(f"tags={tags!r} must be a list of strings")
+        raise OptionTypeError(f"tags= must be a list of strings, not {type(tags).__qualname__}")
     return tuple(check_tag(escape_literal(tag)) for tag in tags)
 
 

@@ -151,8 +151,8 @@ class Handle:
         if self.subject.owned and not _has_method(values[0], self.fn):
             label = self.fn.__qualname__
             raise OptionTypeError(
-                f"{self.subject.parameters[0]!r} of the method {label} is {values[0]!r}, whose class has no such"
-                f" method; pass the object first, as in {label}.invalidate(obj, ...)"
+                f"{self.subject.parameters[0]!r} of the method {label} is a {type(values[0]).__qualname__}, which has"
+                f" no such method; pass the object first, as in {label}.invalidate(obj, ...)"
             )
         return values
 

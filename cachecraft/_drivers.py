@@ -6,16 +6,18 @@ Flows decide, drivers do. Both drivers perform the same verbs; nothing here know
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from queue import Empty, SimpleQueue
 from typing import Any, Final, TypeVar, cast
 
 from cachecraft._core.effects import Effect, Flow, Join, Load, Remote, Sleep, Spawn, Stopped, passable
+from cachecraft._core.errors import told
 from cachecraft._core.flights import FLYING, Flight, current
 from cachecraft._core.ports import Backend
 
@@ -23,13 +25,19 @@ T = TypeVar("T")
 
 log: Final = logging.getLogger("cachecraft")
 
+_LINGER: Final = 10.0
+"""Seconds that a thread stays without work."""
+
 
 _Job = tuple[Callable[[], object], Callable[[], object]]
 """What to run, and what to call when that is over."""
 
 
 class Crew:
-    """Runs flows behind the callers' backs: daemon threads for the sync ones, tasks for the others; both bounded."""
+    """Runs flows behind the callers' backs: daemon threads for the sync ones, tasks for the others; both bounded.
+
+    ``close`` takes no lock: the garbage collector may call it in the middle of anything, in a thread that holds one.
+    """
 
     def __init__(self, *, threads: int = 8, backlog: int = 1000) -> None:
         self._threads = threads
@@ -38,8 +46,7 @@ class Crew:
         self._reset()
 
     def _reset(self) -> None:
-        self._todo: deque[_Job] = deque()
-        self._wake = threading.Semaphore(0)
+        self._todo: SimpleQueue[_Job | None] = SimpleQueue()
         self._idle = 0
         self._workers = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -54,33 +61,37 @@ class Crew:
         """Run ``work`` in a thread, in a copy of the caller's context, then ``ended``. False if the backlog is full."""
         context = contextvars.copy_context()
         with self._lock:
-            if self._closed or len(self._todo) >= self._backlog:
+            if self._closed or self._todo.qsize() >= self._backlog:
                 return False
-            self._todo.append((partial(context.run, work), ended))
-            if self._idle <= len(self._todo) - 1 and self._workers < self._threads:
+            self._todo.put((partial(context.run, work), ended))
+            if self._idle < self._todo.qsize() and self._workers < self._threads:
                 self._workers += 1
                 # Daemons: a refresh must not keep an interpreter from ending.
                 threading.Thread(target=self._work, name=f"cachecraft-{self._workers}", daemon=True).start()
-        self._wake.release()
         return True
 
     def _work(self) -> None:
         while True:
             with self._lock:
                 self._idle += 1
-            found = self._wake.acquire(timeout=10)
+            try:
+                job = self._todo.get(timeout=_LINGER)
+            except Empty:
+                job = None
             with self._lock:
                 self._idle -= 1
-                if self._closed or not (found or self._todo):
-                    self._workers -= 1
-                    return
-                job = self._todo.popleft() if self._todo else None
+                done = self._closed or (job is None and self._todo.empty())
+                self._workers -= done
+            if done and job is not None:
+                job[1]()
+            if done:
+                return
             if job is not None:
                 work, ended = job
                 try:
                     work()
                 except BaseException as error:  # a loader that wants to end its thread does not end ours
-                    log.warning("a refresh behind the callers' backs ended with %r", error)
+                    log.warning("a refresh behind the callers' backs ended with %s", told(error))
                 finally:
                     ended()
                 del job, work, ended
@@ -105,21 +116,21 @@ class Crew:
 
     def close(self) -> None:
         """Take no more work, and end what waits. What runs in a thread runs to its end."""
-        with self._lock:
-            self._closed = True
-            dropped, self._todo = self._todo, deque()
-            workers = self._workers
-        for _, ended in dropped:
-            ended()
-        for _ in range(workers):
-            self._wake.release()
+        self._closed = True
+        with contextlib.suppress(Empty):
+            while True:
+                job = self._todo.get_nowait()
+                if job is not None:
+                    job[1]()
+        for _ in range(self._workers):
+            self._todo.put(None)  # wakes who waits for work
         for task in list(self._tasks):
             loop = task.get_loop()
             if not loop.is_closed():
                 loop.call_soon_threadsafe(task.cancel)
 
     def __repr__(self) -> str:
-        return f"<Crew: {self._workers} threads, {len(self._todo)} waiting, {len(self._tasks)} tasks>"
+        return f"<Crew: {self._workers} threads, {self._todo.qsize()} waiting, {len(self._tasks)} tasks>"
 
 
 class Driver:

@@ -62,5 +62,6 @@ class CacheOptions(TypedDict, total=False):
     on_failover: Literal["flush", "trust"]
     on_unreachable: Literal["journal", "raise"]
     serializer: Serializer | None
+    encryption_keys: bytes | Sequence[bytes] | None
     clock: Callable[[], float]
     random: Callable[[], float]

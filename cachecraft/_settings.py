@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import random as _random
+import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from cachecraft._core.errors import OptionError, OptionTypeError
 from cachecraft._core.policy import INHERIT, Jitter, jitter_of, seconds
 from cachecraft._core.ports import Backend
-from cachecraft.serializers import Serializer
+from cachecraft.serializers import Keyring, Serializer
 
 MEGABYTE: Final = 2**20
 DEFAULT_JITTER: Final = Jitter()
@@ -22,7 +23,7 @@ DEFAULT_JITTER: Final = Jitter()
 class Settings:
     """What a cache was told. Times are in seconds."""
 
-    url: str = "memory://"
+    url: str = field(default="memory://", repr=False)  # it may hold a password
     backend: Backend | None = None
     """In place of a URL: somebody's own."""
     namespace: str = ""
@@ -40,6 +41,7 @@ class Settings:
     on_failover: str = "flush"
     on_unreachable: str = "journal"
     serializer: Serializer | None = None
+    encryption_keys: Keyring | None = None
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = _random.random
 
@@ -48,7 +50,9 @@ class Settings:
         if all(callable(getattr(url, verb, None)) for verb in ("perform", "aperform")):
             return cls(url="backend://", backend=cast("Backend", url), **options)._filled()
         if not isinstance(url, str):
-            raise OptionTypeError(f"url={url!r} must be text such as 'redis://localhost:6379/0', or a backend")
+            raise OptionTypeError(
+                f"url= must be text such as 'redis://localhost:6379/0', or a backend, not {type(url).__qualname__}"
+            )
         scheme = url.partition("://")[0]
         if "://" not in url or scheme not in SCHEMES:
             raise OptionError(
@@ -64,6 +68,7 @@ class Settings:
             jitter=DEFAULT_JITTER if jitter is INHERIT else cast("Jitter | None", jitter),
             timeout=seconds(self.timeout, "timeout"),
             connect_timeout=seconds(self.connect_timeout, "connect_timeout"),
+            encryption_keys=_keyring(self.encryption_keys, self.url),
         )._checked()
 
     def _checked(self) -> Settings:
@@ -102,6 +107,12 @@ def check_serializer(serializer: object) -> None:
         )
 
 
+def _keyring(keys: Any, url: str) -> Keyring | None:
+    if keys is not None and url.startswith("memory://"):
+        raise OptionError("encryption_keys= has nothing to encrypt: memory:// stays in this process; leave it out")
+    return None if keys is None else Keyring(keys)
+
+
 SCHEMES: Final = ("memory", "redis", "rediss", "unix")
 
 OPTIONS: Final = frozenset(Settings.__dataclass_fields__) - {"url", "backend"}
@@ -115,9 +126,13 @@ def switched_off() -> bool:
     return (environment("ENABLED") or "1").strip().lower() in ("0", "false", "no", "off")
 
 
+_PASSWORD: Final = re.compile(r"(password=)[^&#]*", re.IGNORECASE)
+
+
 def redacted(url: str) -> str:
-    """A URL without its password."""
-    scheme, _, rest = url.partition("://")
+    """A URL without its password, wherever one may stand in it, and whether or not it is a URL."""
+    text = _PASSWORD.sub(r"\1***", url)
+    scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
     login, at, host = rest.rpartition("@")
-    user = login.partition(":")[0]
-    return f"{scheme}://{user}:***@{host}" if at and ":" in login else url
+    user, colon, _ = login.partition(":")
+    return f"{scheme}{mark}{user if colon else ''}{colon}{'***' if at else ''}{at}{host}"

@@ -15,7 +15,7 @@ import wrapt
 from cachecraft._cache import BareCache
 from cachecraft._core.calls import prefix_of, rendered_tag
 from cachecraft._core.effects import Flow
-from cachecraft._core.errors import BackendError, OptionTypeError, TemplateError
+from cachecraft._core.errors import BackendError, OptionTypeError, TemplateError, told
 from cachecraft._core.keys import qualified_name
 from cachecraft._core.templates import Template, check_pattern
 from cachecraft._decorators import Handle, check_callable, handle_of, is_async, label_of, signature_of
@@ -137,7 +137,7 @@ class Write:
         """
         heard = []
         for cache, error in errors:
-            log.warning("an invalidation after %s failed: %r", self.label, error)
+            log.warning("an invalidation after %s failed: %s", self.label, told(error))
             if not isinstance(error, BackendError) or cache.settings.on_unreachable == "raise":
                 heard.append(error)
         if heard and outcome is not None:

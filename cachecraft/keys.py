@@ -49,7 +49,7 @@ def _query(query: object) -> bytes:
         return query.encode("utf-8", "surrogatepass")
     if isinstance(query, Mapping):
         return b"\xff" + canonical(dict(query), "query")  # no text begins with this byte
-    raise OptionTypeError(f"query={query!r} must be text or a mapping")
+    raise OptionTypeError(f"query= must be text or a mapping, not {type(query).__qualname__}")
 
 
 def _shown(part: object, name: str) -> str:

@@ -20,6 +20,7 @@ import pytest
 from cachecraft import MISSING, Cache
 from cachecraft._core import entry as envelope
 from cachecraft.serializers import JsonSerializer, MsgpackSerializer
+from tests.callers import until
 from tests.redis_kit import cache, colour, other, proxy  # noqa: F401 - fixtures
 from tests.servers import RedisServer
 
@@ -218,6 +219,29 @@ def test_a_serializer_that_raises_what_it_likes_is_a_miss(cache: Cache, colour: 
     f = cache.cached(ttl=60, serializer=_Moody())(colour.loader(_eleven))
     assert colour(f()) == colour(f()) == 11
     assert f.stats.reasons == {"absent": 1, "corrupt": 1}
+
+
+# -- beta ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "chance", "early"),
+    [(10, 0.5, False), (10, 0.7, True), (50, 0.9, False), (50, 0.995, True), (500, 0.999999, False)],
+)
+def test_with_beta_an_early_refresh_comes_exactly_when_the_formula_says(
+    redis_url: str, redis_server: RedisServer, colour: Any, left: int, chance: float, early: bool
+) -> None:
+    """A load that took ten seconds is refreshed with ``left`` seconds to go if ``-10 ln(1 - chance) >= left``."""
+    with Cache(redis_url, namespace="shop", random=lambda: chance) as made:
+        f = made.cached(ttl=600, key="k", beta=1.0, jitter=None)(colour.loader(_eleven))
+        colour(f())
+        stored = envelope.unpack(f.key(), redis_server.cli("GET", f.key()))
+        slow = envelope.pack(f.key(), dataclasses.replace(stored, cost=10.0))
+        redis_server.cli("SET", f.key(), slow, "PX", left * 1000)
+        assert colour(f()) == 11
+        until(lambda: f.stats.loads == 1 + early and not made.keeper.refreshing)  # type: ignore[attr-defined]  # a RemoteKeeper
+        assert (f.stats.refreshes, f.stats.hits, f.stats.stale) == (early, 1, 0)
+        assert (redis_server.cli("TTL", f.key()) > 550) == early
 
 
 # -- remembered exceptions -----------------------------------------------------------------------------------

@@ -503,7 +503,7 @@ def test_a_decode_hook_that_fails_or_lies_makes_corrupt_entries() -> None:
 def test_an_encode_hook_that_fails_refuses_the_value() -> None:
     serializer = MsgpackSerializer()
     serializer.register(Temperature, encode=lambda t: t.missing, decode=float)
-    with pytest.raises(UnserializableError, match="missing"):
+    with pytest.raises(UnserializableError, match="AttributeError"):
         serializer.dumps([Temperature(1)])
 
 
@@ -957,7 +957,7 @@ def test_a_signed_pickle_that_no_longer_loads_is_corrupt(monkeypatch: pytest.Mon
     stored = serializer.dumps(Address("Rome"))
     assert survives(serializer, Address("Rome"))
     monkeypatch.delattr(sys.modules[__name__], "Address")
-    with pytest.raises(CorruptError, match="Address"):
+    with pytest.raises(CorruptError, match="AttributeError"):
         serializer.loads(stored)
 
 

@@ -210,7 +210,8 @@ def test_a_value_that_cannot_be_made_costs_the_entry_and_not_the_result(
     colour(get_user(1))
     assert colour(rename(1, "ann")) == {"name": "ann"}
     assert colour(get_user.get(1)) is MISSING
-    assert "no such" in caplog.text
+    assert "KeyError at " in caplog.text
+    assert "test_updates.py" in caplog.text
     assert flights_of(cache) == []
 
 

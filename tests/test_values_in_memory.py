@@ -195,7 +195,7 @@ def test_what_cannot_be_copied_is_not_stored_and_the_caller_has_its_result(
     assert [colour(load()), colour(load())] == [lock, lock]
     assert load.stats.refused == 2
     assert len([each for each in caplog.records if each.name == "cachecraft"]) == 1
-    assert "lock" in caplog.text
+    assert "TypeError at " in caplog.text
 
 
 def test_what_cannot_be_copied_is_shared_with_nobody_who_joined(cache: Cache, colour: Colour) -> None:

@@ -146,7 +146,7 @@ class Subject:
         args, kwargs = self._as_called(values)
         made: object = self.maker(*args, **kwargs)
         if not isinstance(made, str) or not made:
-            raise UnkeyableError(f"key= of {self.label} returned {made!r}; it must return text that is not empty")
+            raise UnkeyableError(f"key= of {self.label} returned {_kind(made)}; it must return text that is not empty")
         return made if isinstance(made, Key) else escape_literal(made)
 
     def _digest(self, values: Values, serial: int | None) -> str:
@@ -171,7 +171,7 @@ class Subject:
         args, kwargs = self._as_called(values)
         made = self.tag_maker(result, *args, **kwargs)
         if not is_texts(made):
-            raise OptionTypeError(f"tags= of {self.label} returned {made!r}; it must return a list of strings")
+            raise OptionTypeError(f"tags= of {self.label} returned {_kind(made)}; it must return a list of strings")
         return tuple(dict.fromkeys(check_tag(escape_literal(tag)) for tag in made))
 
     def _as_called(self, values: Values) -> tuple[list[Any], dict[str, Any]]:
@@ -223,3 +223,7 @@ def check_tag(tag: str) -> str:
     if len(tag) > LONGEST_TAG:
         raise OptionError(f"tags= rendered {len(tag)} characters; {LONGEST_TAG} are the limit, hash long values")
     return tag
+
+
+def _kind(made: object) -> str:
+    return "''" if made == "" else type(made).__qualname__

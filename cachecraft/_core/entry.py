@@ -12,6 +12,9 @@ change compares, and with the stamps (16 bytes each) of the tags that were curre
 
 The tag names are UTF-8 text, a line each, in the order of their stamps. Integers are little-endian. A
 change of the format is a new format number; readers take an unknown one as a miss.
+
+An encrypted payload (flag 8) opens only beside the key and all that stands before it, see ``bound_to``. Only the
+payload is encrypted: whoever can read Redis sees keys, tag names, sizes and times.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final, final
 
@@ -36,7 +39,8 @@ ENTRY: Final = b"V"
 ZLIB: Final = 1
 ZSTD: Final = 2
 FAILURE: Final = 4
-"""Flags: how the payload is compressed, and that it is a remembered exception."""
+ENCRYPTED: Final = 8
+"""Flags: how the payload is compressed, that it is a remembered exception, that it is encrypted (after all else)."""
 
 _HEADER: Final = struct.Struct("<BBBx8s8sQQQH")
 _CHECKSUM: Final = struct.Struct("<I")
@@ -119,14 +123,19 @@ def pack(key: str, entry: Entry) -> bytes:
         entry.serializer,
         key_digest(key),
         entry.schema,
-        int(entry.created * 1e3),
-        int(entry.keep * 1e3),
-        int(entry.cost * 1e6),
+        round(entry.created * 1e3),  # not cut off: what was read is to pack to the same bytes
+        round(entry.keep * 1e3),
+        round(entry.cost * 1e6),
         len(names),
     )
     checksum = _CHECKSUM.pack(zlib.crc32(entry.payload, zlib.crc32(names, zlib.crc32(header))))
     front = b"%b%b%c%b" % (ENTRY, entry.token, len(entry.stamps), b"".join(entry.stamps))
     return b"".join((front, header, checksum, names, entry.payload))
+
+
+def bound_to(key: str, entry: Entry) -> bytes:
+    """What an encrypted payload is bound to: all that the entry says beside it, and the whole key."""
+    return pack(key, replace(entry, payload=b"")) + key.encode("utf-8", "surrogatepass")
 
 
 def handle(slot: bytes | None) -> bytes:

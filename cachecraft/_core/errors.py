@@ -1,6 +1,7 @@
 """Every error cachecraft raises, each also the builtin it resembles; knows nothing of the rest of the house.
 
-A message names the parameter and says the remedy.
+A message names the parameter and says the remedy. It shows no value, no argument of a call and no password: what raises
+may end in a log.
 """
 
 from __future__ import annotations
@@ -48,3 +49,14 @@ class BackendTimeout(BackendError, TimeoutError):
 
 class ClosedError(CacheError, RuntimeError):
     """The cache was used after ``close()``."""
+
+
+def told(error: BaseException) -> str:
+    """An error as a log may show it: ours in words, another's by class and place, since its words may hold a value."""
+    if isinstance(error, CacheError):
+        return str(error)
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return f"{type(error).__qualname__}{place}"

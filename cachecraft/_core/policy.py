@@ -201,8 +201,20 @@ class Policy:
         if ttl is None:
             raise OptionError("this policy has no ttl yet; it belongs to no cache")
         if not isinstance(ttl, float):
-            ttl = seconds(ttl(result), "ttl")
+            ttl = _made_ttl(ttl(result))
         return Lifetime.of(ttl, jitter)
+
+
+def _made_ttl(made: object) -> float:
+    """What a function made of a result, in seconds. What is no number may be the result itself, and is not shown."""
+    try:
+        return seconds(made, "ttl")
+    except (OptionError, OptionTypeError):
+        if isinstance(made, (int, float, timedelta)):
+            raise
+    raise OptionTypeError(
+        f"ttl= returned {type(made).__qualname__} that is no duration; return seconds, a timedelta, or text like '5m'"
+    )
 
 
 def _ttl(value: object, option: str) -> float | Callable[[Any], Duration] | None:

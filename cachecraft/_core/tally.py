@@ -39,4 +39,4 @@ class Tally:
     backend_errors: int = 0
     """Failures of the backend that the caller was spared."""
     reasons: Counter[str] = field(default_factory=Counter)
-    """Misses in the backend by reason: absent, expired, invalidated, corrupt, schema, ..."""
+    """Misses in the backend by reason: absent, expired, invalidated, corrupt, encryption, schema, ..."""

@@ -26,11 +26,12 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._since = 0.0
-        self._lock = threading.Lock()
+        # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
+        self._lock = threading.RLock()
 
     def after_fork(self) -> None:
         """In a forked child: it knows what the parent knew, and a thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def failed(self, *, at_once: bool = False) -> bool:
         """Count a failure, one that settles the matter ``at_once`` perhaps. Answers whether it opened by this one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from enum import Enum, auto
 from typing import Final
 
@@ -54,11 +55,23 @@ def failure(error: BaseException) -> BackendError:
     """What any failure beneath becomes at the boundary. redis-py lets more out than its own errors."""
     if isinstance(error, BackendError):
         return error
+    _hush(error)
     late = isinstance(error, (redis.TimeoutError, TimeoutError, asyncio.TimeoutError))
     kind = BackendTimeout if late else BackendError
     wrapped = kind(f"Redis: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped
+
+
+_ECHO: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
+
+
+def _hush(error: BaseException | None) -> None:
+    """Cut off what a server echoes of a command that it does not know: of AUTH a password, of a script a value."""
+    while error is not None:
+        if isinstance(error, redis.RedisError):
+            error.args = tuple(_ECHO.sub("", each) if isinstance(each, str) else each for each in error.args)
+        error = error.__cause__ or error.__context__
 
 
 def kind_of(error: BaseException) -> Kind:

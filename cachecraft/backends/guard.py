@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
 from cachecraft._core.effects import Delete, Remote, Sweep
-from cachecraft._core.errors import BackendError
+from cachecraft._core.errors import BackendError, told
 from cachecraft._core.ports import Backend
 from cachecraft.backends.breaker import Breaker
 from cachecraft.backends.failures import Kind, Suspended, kind_of
@@ -33,6 +33,10 @@ UNGUARDED: Final = dict.fromkeys(("breaker_open", "breaker_opened", "journal", "
 
 class Renewable(Backend, Protocol):
     """A backend that can be told to begin anew."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether connections are kept open for the next question."""
 
     def renew(self) -> None:
         """Use no connection again that was made before now."""
@@ -137,7 +141,7 @@ class Guard:
         if self.journal.add(effect):
             log.warning("too many invalidations wait for Redis: everything this cache holds there is to be dropped")
         elif first:
-            log.warning("an invalidation may not have reached Redis; it is kept and made up for: %r", error)
+            log.warning("an invalidation may not have reached Redis; it is kept and made up for: %s", told(error))
         self._prober.wake(news=True)
 
     # -- in the background -----------------------------------------------------------------------------------
@@ -205,6 +209,11 @@ class Guard:
             "journal": len(self.journal),
             "journaled": self.journal.total,
         }
+
+    @property
+    def connected(self) -> bool:
+        """Whether connections are kept open for the next question."""
+        return self.backend.connected or self._spare.connected
 
     def after_fork(self) -> None:
         """In a forked child: what was to be invalidated in the parent is so here."""

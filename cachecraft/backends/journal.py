@@ -33,7 +33,8 @@ class Journal:
     def __init__(self, roots: Callable[[], Sequence[str]], *, room: int = ROOM) -> None:
         self._roots = roots
         self._room = room
-        self._lock = threading.Lock()
+        # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
+        self._lock = threading.RLock()
         self.total = 0
         """How many invalidations it has ever taken."""
         self._clear()
@@ -50,7 +51,7 @@ class Journal:
 
         A thread of the parent may have been in the middle of a change.
         """
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         items = dict(self._items)
         self._clear()
         for effect, serial in items.items():

@@ -15,6 +15,7 @@ from cachecraft._core import local as flow
 from cachecraft._core.calls import Subject, Values
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING, Verdict, judge
+from cachecraft._core.errors import told
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.policy import Lifetime, Policy
 from cachecraft._core.ports import Found, Run
@@ -297,7 +298,7 @@ class Local:
         self.tally.refused += 1
         if not self._complained:
             self._complained = True
-            log.warning("%s %s failed; the caller got its result: %r", doing, self.table.subject.label, error)
+            log.warning("%s %s failed; the caller got its result: %s", doing, self.table.subject.label, told(error))
 
     def __repr__(self) -> str:
         return f"<Local {self.table!r}>"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
@@ -142,14 +141,15 @@ class AsyncTransport:
         self._dialling = dialling
         self._greet = greet
         """What to say first on each new connection."""
-        self._lines: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Line] = weakref.WeakKeyDictionary()
+        #: Each goes with its loop. Not held weakly: the collector clears weak references before it calls ``__del__``.
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
         self.fences: Fences = (0, 0)
         """A pipe of an earlier outage is not used again; one greeted for fewer namespaces is greeted again."""
 
     def after_fork(self) -> None:
         """In a forked child: to collect the parent's connections would unregister them from the epoll both share."""
         _inherited.append(list(self._lines.items()))
-        self._lines = weakref.WeakKeyDictionary()
+        self._lines = {}
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
         """Send commands in one go, and return all replies.
@@ -199,9 +199,12 @@ class AsyncTransport:
         loop = asyncio.get_running_loop()
         line = self._lines.get(loop)
         if line is None:
+            for each in list(self._lines):
+                if each.is_closed():  # without having ended its asynchronous generators
+                    self._lines.pop(each, None)
             line = self._lines[loop] = _Line()
             # asyncio.run ends asynchronous generators before it closes the loop: that is our moment to hang up.
-            line.end = _at_the_end(line)
+            line.end = _at_the_end(self._lines, loop)
             await line.end.asend(None)
         return line
 
@@ -228,9 +231,24 @@ class AsyncTransport:
             raise
         return pipe
 
+    @property
+    def connected(self) -> bool:
+        """Whether a loop that has not ended has an open pipe."""
+        return bool(self._open_pipes())
+
+    def close(self) -> None:
+        """Hang up on every loop, from whatever thread: each does so in its next turn."""
+        for loop, pipe in self._open_pipes():
+            with contextlib.suppress(RuntimeError):  # the loop has been closed since we looked
+                loop.call_soon_threadsafe(pipe.end, BackendError("Redis: the cache was closed"))
+
+    def _open_pipes(self) -> list[tuple[asyncio.AbstractEventLoop, Pipe]]:
+        lines = list(self._lines.items())
+        return [(loop, each.pipe) for loop, each in lines if each.pipe and each.pipe.open and not loop.is_closed()]
+
     async def aclose(self) -> None:
-        """Hang up on the running loop; other loops hang up when they end."""
-        line = self._lines.pop(asyncio.get_running_loop(), None)
+        """As ``close``; the running loop has hung up when it returns."""
+        line = self._lines.get(asyncio.get_running_loop())
         if line is not None and line.end is not None:
             await line.end.aclose()
 
@@ -275,11 +293,14 @@ async def _hold(pipe: Pipe, talk: Talk) -> Any:
         return end.value
 
 
-async def _at_the_end(line: _Line) -> AsyncGenerator[None, None]:
+async def _at_the_end(
+    lines: dict[asyncio.AbstractEventLoop, _Line], loop: asyncio.AbstractEventLoop
+) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        if line.pipe is not None:
+        line = lines.pop(loop, None)
+        if line is not None and line.pipe is not None:
             line.pipe.end(BackendError("Redis: the event loop ends"))
             with contextlib.suppress(RuntimeError):
                 await asyncio.sleep(0)  # the loop closes the socket in its next turn

@@ -66,7 +66,7 @@ class Prober:
             self._closed = True
             thread = self._thread
             self._changed.notify()
-        if thread is not None:
+        if thread is not None and thread is not threading.current_thread():  # the garbage collector may be anywhere
             thread.join(_LAST)
 
     def _run(self) -> None:

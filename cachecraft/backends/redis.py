@@ -100,11 +100,17 @@ class RedisBackend:
         self._sync.after_fork()
         self._async.after_fork()
 
+    @property
+    def connected(self) -> bool:
+        """Whether it holds connections that ``close`` would let go of."""
+        return self._sync.connected or self._async.connected
+
     def close(self) -> None:
         self._sync.close()
+        self._async.close()
 
     async def aclose(self) -> None:
-        self._sync.close()
+        self.close()
         await self._async.aclose()
 
     def __repr__(self) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NoReturn
@@ -18,6 +18,7 @@ from cachecraft._core import flows, writing
 from cachecraft._core.calls import Subject, Values, prefix_of
 from cachecraft._core.effects import Delete, Flow, Reading, Sweep
 from cachecraft._core.entry import (
+    ENCRYPTED,
     ENTRY,
     FAILURE,
     MISSING,
@@ -27,12 +28,13 @@ from cachecraft._core.entry import (
     ZSTD,
     Entry,
     Verdict,
+    bound_to,
     judge,
     pack,
     read_stamps,
     unpack,
 )
-from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError
+from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError, told
 from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Backend, Lease, Run
@@ -49,7 +51,7 @@ log: Final = logging.getLogger("cachecraft")
 ANY: Final = "~any"
 """The stamp that falls with every tag: read before a load whose tags are known only after it."""
 _CODECS: Final = {"zlib": ZLIB, "zstd": ZSTD}
-_FLAGS: Final = ZLIB | ZSTD | FAILURE
+_FLAGS: Final = ZLIB | ZSTD | FAILURE | ENCRYPTED
 _LIMIT: Final = 64 * 2**20
 """Bytes a compressed value may come to."""
 
@@ -121,7 +123,7 @@ class Remote:
             if slot[:1] == ENTRY:
                 return self._judge_entry(seek, tags, reading, unpack(seek.key, slot))
         except Exception as error:  # the bytes are untrusted, and serializers may be anybody's
-            log.debug("corrupt entry under %s: %s", seek.key, error)
+            log.debug("a corrupt entry of %s: %s", self.subject.label, told(error))
         return Sight(seek, reading, reason="corrupt")
 
     @staticmethod
@@ -160,7 +162,12 @@ class Remote:
         return self.judge(seek.aside(seek.key + self.beside), (seek.key, *tags), reading.aside)
 
     def _judge_age(self, seek: Seek, reading: Reading, entry: Entry) -> Sight:
-        take = self._reader(entry)
+        try:
+            payload = self._decrypted(seek, entry)
+        except CorruptError as error:
+            log.debug("an entry of %s does not open: %s", self.subject.label, error)
+            return Sight(seek, reading, reason="encryption")
+        take = self._reader(entry, payload)
         if not self.policy.aged:
             verdict = Verdict.FRESH
         else:
@@ -173,14 +180,28 @@ class Remote:
                 ahead=policy.refresh_ahead,
                 beta=policy.beta,
                 cost=entry.cost,
-                random=random.random() if policy.beta else 0.0,
+                random=self.random() if policy.beta else 0.0,
             )
         reason = "error" if entry.flags & FAILURE else "expired"
         return Sight(seek, reading, verdict, take, reason=reason, cost=entry.cost)
 
-    def _reader(self, entry: Entry) -> Callable[[], Any]:
+    def _decrypted(self, seek: Seek, entry: Entry) -> bytes:
+        """The payload in the clear.
+
+        Raises:
+            CorruptError: it cannot be decrypted here; or we encrypt and it is not, so anybody may have written it.
+        """
+        keyring = self.keeper.settings.encryption_keys
+        if bool(entry.flags & ENCRYPTED) != (keyring is not None):
+            raise CorruptError(
+                "it is encrypted, and there are no encryption_keys=" if keyring is None else "not encrypted"
+            )
+        if keyring is None:
+            return entry.payload
+        return keyring.open(entry.payload, bound_to(seek.key, entry))  # type: ignore[no-any-return]  # settings are Any
+
+    def _reader(self, entry: Entry, payload: bytes) -> Callable[[], Any]:
         """Decode at once, so that what cannot be decoded is a miss."""
-        payload = entry.payload
         if entry.flags & ~_FLAGS:
             raise CorruptError(f"flags {entry.flags} are unknown here")
         for name, flag in _CODECS.items():
@@ -200,7 +221,7 @@ class Remote:
         return time.monotonic()
 
     def random(self) -> float:
-        return random.random()
+        return self.keeper.settings.random()  # type: ignore[no-any-return]  # settings are Any
 
     def copier(self, value: Any) -> Copier | None:
         return copier(value, self.policy.isolate)
@@ -219,7 +240,7 @@ class Remote:
                 self.tally.not_kept += 1
                 return None
             payload = self.serializer.dumps(value)
-            ttl = policy.lifetime(value).draw(random.random())
+            ttl = policy.lifetime(value).draw(self.random())
             return self._sealed(seek, tags, stamps, token, payload, 0, cost, ttl, policy.keep)
         except Exception as error:  # whatever a user's own code raises here, the caller has its result
             self.refuse(error)
@@ -242,11 +263,15 @@ class Remote:
             packed = compress(payload, codec=settings.compression)
             if len(packed) < len(payload):
                 payload, flags = packed, flags | _CODECS[settings.compression]
-        if len(payload) > settings.max_value_bytes:
-            raise OptionError(f"{len(payload)} bytes are above max_value_bytes={settings.max_value_bytes}")
+        keyring = settings.encryption_keys
+        flags |= ENCRYPTED if keyring is not None else 0
         entry = Entry(
             token, tags, stamps, flags, self.serializer.id, self.schema, time.time(), keep, max(cost, 0.0), payload
         )
+        if keyring is not None:
+            entry = replace(entry, payload=keyring.seal(payload, bound_to(seek.key, entry)))
+        if len(entry.payload) > settings.max_value_bytes:
+            raise OptionError(f"{len(entry.payload)} bytes are above max_value_bytes={settings.max_value_bytes}")
         return pack(seek.key, entry), ttl + keep
 
     def pack_error(
@@ -281,7 +306,7 @@ class Remote:
         self.tally.refused += 1
         if self.subject.label not in self.keeper.refused:
             self.keeper.refused.add(self.subject.label)
-            log.warning("a result of %s is not stored: %s", self.subject.label, error)
+            log.warning("a result of %s is not stored: %s", self.subject.label, told(error))
 
     def failed(self, error: BaseException) -> None:
         self.tally.backend_errors += 1
@@ -406,7 +431,7 @@ class RemoteKeeper:
         now = time.monotonic()
         if now - self._complained > 30 or not self._complained:
             self._complained = now
-            log.warning("the cache goes on without Redis: %s", error)
+            log.warning("the cache goes on without Redis: %s", told(error))
 
     def after_fork(self) -> None:
         # Emptied, not replaced: each function holds them too. Nobody here flies what the parent's threads do.

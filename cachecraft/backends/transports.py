@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import redis
@@ -30,7 +31,7 @@ _IDENTITY: Final = frozenset({"host", "port", "db", "username", "password", "pat
 class Dialling:
     """How to reach the server. Times are in seconds."""
 
-    url: str
+    url: str = field(repr=False)  # it may hold a password
     timeout: float
     connect_timeout: float
     pool_size: int
@@ -107,6 +108,11 @@ class _Parser(_RedisParser):  # type: ignore[misc]  # as above
         return super().read_from_socket(*args, **kwargs)
 
 
+_pools: Final[dict[int, deque[_Greeted]]] = {}
+"""The idle connections of each transport. The garbage collector ends what it collects in any order; what is held here
+is whole until its transport has hung up, and no socket complains that nobody closed it."""
+
+
 class Transport:
     """For threads."""
 
@@ -125,6 +131,7 @@ class Transport:
         """Connections that somebody uses or dials."""
         self._dials_until = 0.0
         """By when whoever dials has ended: a time, lest one interrupted before it began keeps all others from it."""
+        _pools[id(self)] = self._idle
         self._closed = False
 
     def after_fork(self) -> None:
@@ -177,7 +184,8 @@ class Transport:
         Raises:
             BackendTimeout: there was neither within the deadline.
         """
-        until = time.monotonic() + self._dialling.timeout
+        # As long as a dial of one's own could take: whoever dials for all may be at the beginning of it.
+        until = time.monotonic() + self._dialling.longest
         while True:
             with self._changed:
                 while not self._idle and not self._may_dial():
@@ -267,6 +275,11 @@ class Transport:
                 replies.append(error)
         return replies
 
+    @property
+    def connected(self) -> bool:
+        """Whether connections are kept open for the next question."""
+        return bool(self._idle)
+
     def close(self) -> None:
         self._closed = True
         self._hang_up()
@@ -280,6 +293,11 @@ class Transport:
         while self._idle:
             with contextlib.suppress(IndexError):
                 self._idle.pop()[0].disconnect()
+
+    def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if not _ending():
+            for connection, _ in _pools.pop(id(self), ()):  # they stay in sight: whose transport this is may ask yet
+                connection.disconnect()
 
     def __repr__(self) -> str:
         return f"<Transport: {len(self._idle)} idle connections>"

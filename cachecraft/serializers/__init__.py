@@ -7,6 +7,7 @@ _schema     which classes a return annotation names, and their fingerprint
 _json       opt-in: what JSON holds exactly
 _pickle     opt-in: anything, signed
 _compress   zlib and zstd, bounded on the way out
+_encrypt    opt-in: AES-GCM, under keys that can be rotated
 _limits     the options all of them share, and one step of a walk
 """
 
@@ -16,6 +17,7 @@ from typing import Protocol, runtime_checkable
 
 from cachecraft.serializers._classes import register_type
 from cachecraft.serializers._compress import compress, decompress
+from cachecraft.serializers._encrypt import Keyring
 from cachecraft.serializers._json import JsonSerializer
 from cachecraft.serializers._msgpack import MsgpackSerializer
 from cachecraft.serializers._pickle import PickleSerializer
@@ -23,6 +25,7 @@ from cachecraft.serializers._schema import fingerprint
 
 __all__ = [
     "JsonSerializer",
+    "Keyring",
     "MsgpackSerializer",
     "PickleSerializer",
     "Serializer",

@@ -11,7 +11,7 @@ from enum import Enum, Flag
 from types import MemberDescriptorType
 from typing import Any, NamedTuple, is_typeddict
 
-from cachecraft._core.errors import OptionError, OptionTypeError, UnserializableError
+from cachecraft._core.errors import CorruptError, OptionError, OptionTypeError, UnserializableError
 from cachecraft.serializers._limits import spell
 from cachecraft.serializers._schema import field_names, reachable
 from cachecraft.serializers._tags import LEAVES, NODES
@@ -139,7 +139,7 @@ def _named_tuple(cls: type[tuple[Any, ...]], name: str, names: tuple[str, ...]) 
 
     def join(items: list[Any]) -> tuple[Any, ...]:
         if len(items) != len(names):
-            raise ValueError(f"{len(items)} items for the {len(names)} fields of {spell(cls)}")
+            raise CorruptError(f"{len(items)} items for the {len(names)} fields of {spell(cls)}")
         return tuple.__new__(cls, items)
 
     return Codec(cls, name, split, join)

@@ -10,7 +10,7 @@ from typing import Any
 
 from msgpack import ExtType, Packer, Timestamp, Unpacker, unpackb
 
-from cachecraft._core.errors import CorruptError, UnserializableError
+from cachecraft._core.errors import CorruptError, UnserializableError, told
 from cachecraft.serializers._classes import DEFAULT, Registry, allowed_by, remedy
 from cachecraft.serializers._limits import (
     MAX_BYTES,
@@ -102,7 +102,7 @@ class MsgpackSerializer:
         except UnserializableError:
             raise
         except Exception as error:  # hooks and properties of the value may raise anything
-            raise UnserializableError(f"a {spell(type(value))} cannot be stored: {_say(error)}") from error
+            raise UnserializableError(f"a {spell(type(value))} cannot be stored: {told(error)}") from error
         return data
 
     def loads(self, data: bytes) -> object:
@@ -113,7 +113,7 @@ class MsgpackSerializer:
         except CorruptError:
             raise
         except Exception as error:  # the bytes are untrusted, and decode hooks may raise anything
-            raise CorruptError(f"stored bytes cannot be decoded: {_say(error)}") from error
+            raise CorruptError(f"stored bytes cannot be decoded: {told(error)}") from error
 
     def _pack(self, value: object, unicode_errors: str | None = None) -> bytes:
         writer = _Writer(self._registry, self._max_depth, self._max_bytes)
@@ -294,7 +294,3 @@ def _no_ext(code: int, data: bytes) -> Any:
 
 def _unknown(data: bytes) -> Any:
     raise CorruptError("an unknown tag")
-
-
-def _say(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Sequence
 from typing import Any
 
-from cachecraft._core.errors import CorruptError, OptionError, OptionTypeError, UnserializableError
+from cachecraft._core.errors import CorruptError, OptionError, OptionTypeError, UnserializableError, told
 from cachecraft.serializers._limits import MAX_BYTES, check_incoming, check_outgoing, positive, spell
 
 _MAC_BYTES = 32
@@ -38,7 +38,7 @@ class PickleSerializer:
         try:
             payload = pickle.dumps(value, _PROTOCOL)
         except Exception as error:  # a class decides how it is pickled, and may raise anything
-            raise UnserializableError(f"a {spell(type(value))} cannot be pickled: {error}") from error
+            raise UnserializableError(f"a {spell(type(value))} cannot be pickled: {told(error)}") from error
         return check_outgoing(_sign(self._secrets[0], payload) + payload, self._max_bytes)
 
     def loads(self, data: bytes) -> object:
@@ -52,7 +52,7 @@ class PickleSerializer:
         except CorruptError:
             raise
         except Exception as error:  # a class may be gone or changed since
-            raise CorruptError(f"the signed pickle cannot be loaded: {error}") from error
+            raise CorruptError(f"the signed pickle cannot be loaded: {told(error)}") from error
 
 
 def _to_secrets(secret: bytes | str | Sequence[bytes | str]) -> list[bytes]:

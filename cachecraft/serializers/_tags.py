@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from cachecraft._core.errors import UnserializableError
+from cachecraft._core.errors import CorruptError, UnserializableError
 
 MAX_COLLISIONS = 64
 CLASS_CODE = 127  # the node of a registered class; the rest are this module's
@@ -42,7 +42,7 @@ class Node(NamedTuple):
 def _spread(keys: Collection[Any]) -> None:
     """Refuse keys that share a hash: most hashes can be forged, and n such keys take n² comparisons to insert."""
     if len(keys) > MAX_COLLISIONS and max(Counter(map(hash, keys)).values()) > MAX_COLLISIONS:
-        raise ValueError(f"more than {MAX_COLLISIONS} keys or set members share one hash")
+        raise CorruptError(f"more than {MAX_COLLISIONS} keys or set members share one hash")
 
 
 def _split_set(value: Collection[Any]) -> list[Any]:

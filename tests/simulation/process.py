@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PREFIX: Final = "n:"
-_SETTINGS: Final = SimpleNamespace(compress_above=None, compression="zlib", max_value_bytes=2**20)
+_SETTINGS: Final = SimpleNamespace(compress_above=None, compression="zlib", max_value_bytes=2**20, encryption_keys=None)
 _DIALLING: Final = Dialling("redis://model", 1.0, 1.0, 32)
 _SERIALIZER: Final = MsgpackSerializer()
 
