@@ -90,7 +90,7 @@ class BareCache:
         if unknown:
             raise OptionTypeError(f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}")
         settings = Settings.of(url, options)
-        if not settings.url.startswith("memory://"):
+        if settings.backend is None and not settings.url.startswith("memory://"):
             _dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)

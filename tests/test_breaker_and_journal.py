@@ -12,7 +12,7 @@ import redis.exceptions as redis_errors
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachecraft import BackendError, BackendTimeout
+from cachecraft import BackendError, BackendTimeout, Cache
 from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store, Sweep
 from cachecraft.backends.breaker import Breaker
 from cachecraft.backends.failures import Exhausted, Kind, Suspended, failure, kind_of
@@ -426,6 +426,15 @@ def test_the_journal_is_replayed_before_the_breaker_closes(make_guard: Callable[
     assert not guard.journal
 
 
+def test_each_attempt_is_made_on_a_new_connection(make_guard: Callable[..., Guard]) -> None:
+    spare = Scripted(lost)
+    guard = make_guard(Scripted(lost), spare)
+    guard.perform(Delete(("a:k",)))
+    until(lambda: len(spare.asked) >= 3)
+    guard.close()
+    assert spare.renewed >= len(spare.asked)  # each of which was the first of an attempt, and failed
+
+
 def test_what_is_journaled_again_in_the_middle_of_its_replay_is_replayed_again(
     make_guard: Callable[..., Guard],
 ) -> None:
@@ -532,7 +541,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
     for number in range(20):
         guard.perform(Delete((f"a:{number}",)))
     spare.answer = fine
-    until(lambda: not guard.breaker.open)
+    until(lambda: "is back after" in caplog.text)
     said = [record.getMessage() for record in caplog.records]
     assert [line.split()[0:3] for line in said] == [
         ["an", "invalidation", "may"],
@@ -540,3 +549,39 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
         ["Redis", "is", "back"],
     ]
     assert "20 invalidations were made up for" in said[-1]
+
+
+# -- a backend of one's own ------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_backend_of_ones_own_is_left_to_itself(how: str) -> None:
+    made = Cache(Scripted(lost))
+    with pytest.raises(BackendError, match="lost"):
+        made.invalidate(key="k") if how == "sync" else asyncio.run(made.ainvalidate(key="k"))
+    assert (made.stats.journal, made.stats.breaker_open) == (0, 0)
+    made.close()
+
+
+@both
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, asyncio.CancelledError])
+def test_who_is_stopped_while_redis_fails_does_not_go_on_to_load(how: str, stopped: type[BaseException]) -> None:
+    def answer(effect: Remote[Any]) -> Any:
+        if isinstance(effect, Fetch):
+            return Reading(None, (None,) * len(effect.tags))
+        if isinstance(effect, Acquire):
+            raise stopped
+        return lost(effect)
+
+    loads: list[int] = []
+    with Cache(Scripted(answer)) as made:
+
+        def call() -> None:
+            if how == "sync":
+                made.get_or_load("k", lambda: loads.append(1))
+            else:
+                asyncio.run(made.aget_or_load("k", lambda: loads.append(1)))
+
+        with pytest.raises(stopped):
+            call()
+    assert loads == []
