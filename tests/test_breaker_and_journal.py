@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import redis.exceptions as redis_errors
+import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cachecraft import BackendError, BackendTimeout, Cache
 from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store, Sweep
+from cachecraft.backends import prober as probing
 from cachecraft.backends.breaker import Breaker
 from cachecraft.backends.failures import Exhausted, Kind, Suspended, failure, kind_of
 from cachecraft.backends.guard import Guard
@@ -501,6 +503,26 @@ def test_the_thread_is_there_only_while_there_is_something_to_do(make_guard: Cal
     until(lambda: threads() == [])
     assert not guard.journal
     assert repr(guard._prober) == "<Prober idle>"
+
+
+def test_a_long_pause_gives_way_to_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what comes while it lasts, and to what came when it had been decided on and not yet begun."""
+    monkeypatch.setattr(probing, "SLOW", tenacity.wait_fixed(60))
+    attempts: list[int] = []
+    nothing_new = iter([True, False, True, True])
+
+    def attempt() -> bool:
+        attempts.append(1)
+        return len(attempts) == 3
+
+    prober = probing.Prober(attempt, needed=lambda: False, slowly=lambda: next(nothing_new))
+    prober.wake()
+    until(lambda: len(attempts) == 2 and prober._napping_long)
+    prober.wake()  # no news
+    assert len(attempts) == 2
+    prober.wake(news=True)
+    until(lambda: len(attempts) == 3)
+    prober.close()
 
 
 def test_an_attempt_that_goes_wrong_in_an_unheard_of_way_is_not_the_last(make_guard: Callable[..., Guard]) -> None:
