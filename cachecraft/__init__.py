@@ -10,7 +10,8 @@ The house, from the top; imports point down only:
     _cache            a cache without its decorators: settings, namespaces, the work by hand
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
     _drivers          runs flows, for threads and for tasks: the only home of asyncio and of waiting
-    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, remote)
+    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, remote), which
+                      a guard (breaker, journal, prober) spares and makes up for while it is away
     serializers       values to bytes and back
     stats, keys       counters to read; keys to build by hand
     _core             the thinking part: no I/O, no clock, no colour

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import redis.exceptions as redis_errors
+import tenacity
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachecraft import BackendError, BackendTimeout
+from cachecraft import BackendError, BackendTimeout, Cache
 from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store, Sweep
+from cachecraft.backends import prober as probing
 from cachecraft.backends.breaker import Breaker
 from cachecraft.backends.failures import Exhausted, Kind, Suspended, failure, kind_of
 from cachecraft.backends.guard import Guard
@@ -426,6 +428,15 @@ def test_the_journal_is_replayed_before_the_breaker_closes(make_guard: Callable[
     assert not guard.journal
 
 
+def test_each_attempt_is_made_on_a_new_connection(make_guard: Callable[..., Guard]) -> None:
+    spare = Scripted(lost)
+    guard = make_guard(Scripted(lost), spare)
+    guard.perform(Delete(("a:k",)))
+    until(lambda: len(spare.asked) >= 3)
+    guard.close()
+    assert spare.renewed >= len(spare.asked)  # each of which was the first of an attempt, and failed
+
+
 def test_what_is_journaled_again_in_the_middle_of_its_replay_is_replayed_again(
     make_guard: Callable[..., Guard],
 ) -> None:
@@ -494,6 +505,26 @@ def test_the_thread_is_there_only_while_there_is_something_to_do(make_guard: Cal
     assert repr(guard._prober) == "<Prober idle>"
 
 
+def test_a_long_pause_gives_way_to_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To what comes while it lasts, and to what came when it had been decided on and not yet begun."""
+    monkeypatch.setattr(probing, "SLOW", tenacity.wait_fixed(60))
+    attempts: list[int] = []
+    nothing_new = iter([True, False, True, True])
+
+    def attempt() -> bool:
+        attempts.append(1)
+        return len(attempts) == 3
+
+    prober = probing.Prober(attempt, needed=lambda: False, slowly=lambda: next(nothing_new))
+    prober.wake()
+    until(lambda: len(attempts) == 2 and prober._napping_long)
+    prober.wake()  # no news
+    assert len(attempts) == 2
+    prober.wake(news=True)
+    until(lambda: len(attempts) == 3)
+    prober.close()
+
+
 def test_an_attempt_that_goes_wrong_in_an_unheard_of_way_is_not_the_last(make_guard: Callable[..., Guard]) -> None:
     failures: list[int] = []
 
@@ -532,7 +563,7 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
     for number in range(20):
         guard.perform(Delete((f"a:{number}",)))
     spare.answer = fine
-    until(lambda: not guard.breaker.open)
+    until(lambda: "is back after" in caplog.text)
     said = [record.getMessage() for record in caplog.records]
     assert [line.split()[0:3] for line in said] == [
         ["an", "invalidation", "may"],
@@ -540,3 +571,39 @@ def test_an_outage_is_logged_once_and_so_is_its_end(
         ["Redis", "is", "back"],
     ]
     assert "20 invalidations were made up for" in said[-1]
+
+
+# -- a backend of one's own ------------------------------------------------------------------------------------------
+
+
+@both
+def test_a_backend_of_ones_own_is_left_to_itself(how: str) -> None:
+    made = Cache(Scripted(lost))
+    with pytest.raises(BackendError, match="lost"):
+        made.invalidate(key="k") if how == "sync" else asyncio.run(made.ainvalidate(key="k"))
+    assert (made.stats.journal, made.stats.breaker_open) == (0, 0)
+    made.close()
+
+
+@both
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, asyncio.CancelledError])
+def test_who_is_stopped_while_redis_fails_does_not_go_on_to_load(how: str, stopped: type[BaseException]) -> None:
+    def answer(effect: Remote[Any]) -> Any:
+        if isinstance(effect, Fetch):
+            return Reading(None, (None,) * len(effect.tags))
+        if isinstance(effect, Acquire):
+            raise stopped
+        return lost(effect)
+
+    loads: list[int] = []
+    with Cache(Scripted(answer)) as made:
+
+        def call() -> None:
+            if how == "sync":
+                made.get_or_load("k", lambda: loads.append(1))
+            else:
+                asyncio.run(made.aget_or_load("k", lambda: loads.append(1)))
+
+        with pytest.raises(stopped):
+            call()
+    assert loads == []

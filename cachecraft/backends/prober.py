@@ -78,7 +78,7 @@ class Prober:
             retry_error_callback=lambda _: None,
         )
         while True:
-            trying(self._attempt)
+            trying(lambda: self._closed or self._attempt())
             with self._changed:
                 # Asked under the lock: who needs it after this finds no thread, and starts one.
                 if self._closed or not self._needed():
