@@ -201,12 +201,12 @@ class Local:
     # -- the flow's path -------------------------------------------------------------------------------------
 
     def lookup(self, values: Values) -> Lookup:
+        self.memory.tidy()
         lookup = self.table.lookup(values)
         lookup.tags = self._tags + tuple(map(self._tag, self.table.subject.rendered_tags(values)))
         return lookup
 
     def look(self, lookup: Lookup) -> Found:
-        self.memory.tidy()
         node = self.table.find(lookup)
         if node is None or node.expires == DEAD:
             return _MISS

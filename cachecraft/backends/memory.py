@@ -259,6 +259,9 @@ class Memory:
             for _ in range(PORTION):
                 node = self.doomed.take() if self.doomed else None
                 if node is not None and node.expires != DEAD:
+                    # Its shelf may have been buried meanwhile, with what it had counted.
+                    node.shelf.table.retired += node.hits
+                    node.hits = 0
                     self.drop(node)
         finally:
             self._reclaiming = False
