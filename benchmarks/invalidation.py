@@ -131,7 +131,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--check", action="store_true", help=f"exit 1 if ours takes more than {LIMIT} ms")
     options, _ = parser.parse_known_args()
-    print(f"ms to invalidate {options.entries:,} entries, {options.rounds} rounds; limit {LIMIT} for ours, at its worst")
+    print(
+        f"ms to invalidate {options.entries:,} entries, {options.rounds} rounds; limit {LIMIT} for ours, at its worst"
+    )
     print(f"{'':10}{'':12}{'median':>10}{'worst':>10}{'next':>10}")
     missed = False
     for how, name, make in CASES:

@@ -185,7 +185,7 @@ class Handle:
         return self._answer(self.function().drop(values)) if self.cache.enabled else self._plain(0)
 
     def invalidate_all(self) -> Any:
-        """Drop all entries of this function; answers how many, where known."""
+        """Drop all entries of this function; answers how many, where known (of very many objects', only at least)."""
         return self._answer(self.function().drop_all()) if self.cache.enabled else self._plain(0)
 
     def cache_info(self) -> CacheInfo:

@@ -197,9 +197,9 @@ def test_several_in_a_row_each_count_their_own(make_cache: Callable[..., Cache],
 def test_one_kind_after_the_other_counts_nothing_twice(make_cache: Callable[..., Cache], first: str) -> None:
     cache = make_cache()
     load = counting(cache)
-    for x in range(MANY):
+    for x in range(3 * MANY):
         load(x)
-    assert WAYS[first](cache, load) == MANY
+    assert WAYS[first](cache, load) == 3 * MANY
     for x in range(10):
         load(x)
     for how in ("tag", "function"):
@@ -391,3 +391,80 @@ def test_a_closed_cache_tells_nobody_where_to_look(make_cache: Callable[..., Cac
     cache.close()
     assert place.memory.invalidate_tables([place.table]) == MANY
     assert load(1) is not load(1)
+
+
+@every_kind
+@pytest.mark.parametrize("first", ["tag", "function"])
+def test_what_still_takes_up_memory_counts_towards_the_bounds(
+    make_cache: Callable[..., Cache], first: str, kind: str
+) -> None:
+    cache = make_cache()
+    load = counting(cache, **KINDS[kind])
+    values = [weakref.ref(load(x)) for x in range(2 * MANY)]
+    WAYS[first](cache, load)
+    for how in ("function", "tag"):
+        values += [weakref.ref(load(x)) for x in range(8)]
+        WAYS[how](cache, load)
+        assert sum(value() is not None for value in values) == len(cache._keeper.memory) > MANY / 2
+
+
+def test_a_full_memory_is_filled_anew_without_losing_what_has_just_come(make_cache: Callable[..., Cache]) -> None:
+    cache = make_cache(max_entries=MANY)
+    load = counting(cache, tags=())
+    for _ in range(3):
+        new = [load(x) for x in range(MANY)]
+        assert [load(x) for x in range(MANY)] == new
+        assert load.cache_info().currsize == len(cache._keeper.memory) == MANY
+        load.invalidate_all()
+
+
+def test_a_large_value_takes_the_room_of_many_that_are_gone(make_cache: Callable[..., Cache]) -> None:
+    cache = make_cache(max_bytes=MANY * 1000)
+
+    @cache.cached
+    def blob(x: int) -> bytes:
+        return bytes(x)
+
+    @cache.cached
+    def kept(x: int) -> bytes:
+        return bytes(x)
+
+    for x in range(100):
+        kept(500 + x)
+    gone = counting(cache, tags=())
+    for x in range(MANY):
+        gone(x)
+    gone.invalidate_all()
+    memory = cache._keeper.memory
+    blob(memory.bound.largest - memory.bound.bytes + 100_000)
+    assert memory.bound.bytes <= MANY * 1000
+    assert kept.cache_info().currsize == 100
+    assert memory.bound.evictions == 0
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+def test_a_value_that_comes_just_after_all_of_its_method_went_is_kept(
+    make_cache: Callable[..., Cache], by_hand: bool
+) -> None:
+    hooks: list[Callable[[], object]] = []
+
+    def clock() -> float:
+        if hooks:
+            hooks.pop()()
+        return 1.0
+
+    cache = make_cache(clock=clock)
+    owner_type = owner_of(cache)
+    owners = [owner_type() for _ in range(MANY)]
+    for owner in owners:
+        owner.number(1)
+    # The clock is read when it is known where the value is to stand, and before the load is known to others.
+    hooks.append(owner_type.number.invalidate_all)
+    if by_hand:
+        owner_type.number.set("mine", owners[0], 2)
+    else:
+        owners[0].number(2)
+    assert hooks == []
+    drain(cache)
+    assert owner_type.number.cache_info().currsize == len(cache._keeper.memory) == 1
+    assert owner_type.number.get(owners[0], 2) is not MISSING

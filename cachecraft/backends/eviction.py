@@ -111,10 +111,11 @@ class Bound:
         key = node.key
         ghost = hash(key) if key is not NO_KEY else _ghost(node)
         size = self.bytes + node.size + ENTRY_BYTES
-        if self.count >= self.brim or size > self._most_bytes:
+        brim = self.brim
+        if self.count >= brim or size > self._most_bytes:
             old = small.next
             if (
-                self.brim
+                brim
                 and self._in_small >= self._small_share
                 and type(old) is Node
                 and old.hits <= 1
