@@ -83,7 +83,7 @@ class Doomed:
         self._queue.append(group)
 
     def take(self) -> Node | None:
-        """As ``take`` of the first of them, in one of several steps."""
+        """As ``take`` of the first of them; the queue is not empty."""
         group = self._queue[0]
         if group:
             return group.take()
@@ -93,21 +93,25 @@ class Doomed:
     def clear(self) -> None:
         self._queue.clear()
 
+    def _groups(self) -> list[Tagged | Retired]:
+        # A copy: the garbage collector may run a destructor that adds to the queue.
+        return list(self._queue)
+
     @property
     def fallen(self) -> int:
         """At most so many nodes that still stand on their shelves are under a tag that fell."""
-        return sum(len(group) for group in self._queue if isinstance(group, Tagged))
+        return sum(len(group) for group in self._groups() if isinstance(group, Tagged))
 
     @property
     def retired(self) -> int:
         """At most so many nodes that have tags were retired."""
-        return sum(len(group) for group in self._queue if isinstance(group, Retired) and group.table.tagged)
+        return sum(len(group) for group in self._groups() if isinstance(group, Retired) and group.table.tagged)
 
     def places(self, table: Table) -> list[dict[Any, Node]]:
         """Where retired nodes of a function are."""
         return [
             nodes
-            for group in self._queue
+            for group in self._groups()
             if isinstance(group, Retired) and group.table is table
             for nodes in group.places()
         ]

@@ -215,10 +215,11 @@ class Memory:
     def _fell(self, tagged: Tagged) -> int:
         """Serve none of its nodes any more. Answers how many these were, without those that may have been gone."""
         count = len(tagged) - self.doomed.fallen - self.doomed.retired
-        del self.tags[tagged.tag]
         tagged.fallen = True
         self._doom(tagged)
         self._beware(wary=True)
+        # Last, so that whoever was interrupted, and invalidates once more, finds it again.
+        self.tags.pop(tagged.tag, None)
         return max(0, count)
 
     def invalidate_tables(self, tables: Iterable[Table]) -> int:
@@ -227,14 +228,21 @@ class Memory:
             self.reap()
             count, left = 0, AT_ONCE
             for table in tables:
-                self._void(table.flights, lambda flight, table=table: flight.shelf.table is table)  # type: ignore[misc]
+                self._void(table.flights, _loads_of(table))
                 left -= table.size
-                count += self._drop_standing(table.standing()) if left >= 0 else self._retire(table)
+                if left >= 0:
+                    count += self._drop_standing(table.standing())
+                else:
+                    count += self._retire(table)
+                if self.doomed:
+                    table.moved()  # here, so that it is made up for if it was interrupted the last time
             return count
 
     def _retire(self, table: Table) -> int:
-        retired = table.retire()
+        """Have a function begin with empty shelves. Answers how many nodes went, without those already gone."""
+        retired = table.contents
         self._doom(retired)
+        table.empty()
         return max(0, len(retired) - self.doomed.fallen * table.tagged)
 
     # -- letting go of what was invalidated; the caller holds the lock ---------------------------------------
@@ -284,6 +292,10 @@ class Memory:
     def __repr__(self) -> str:
         bound = self.bound
         return f"<Memory: {len(bound)} of {bound.max_entries} entries, {bound.bytes} of {bound.max_bytes} bytes>"
+
+
+def _loads_of(table: Table) -> Callable[[Flight], bool]:
+    return lambda flight: flight.shelf.table is table
 
 
 def _may_carry(flight: Flight, tags: frozenset[str]) -> bool:

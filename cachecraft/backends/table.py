@@ -185,15 +185,26 @@ class Table:
         if tell is not None:
             tell()
 
-    def retire(self) -> Retired:
-        """Begin with empty shelves, whatever their number. The caller holds the lock.
+    @property
+    def contents(self) -> Retired:
+        """What is to be let go of after ``empty``. The caller holds the lock, as for all that follows here."""
+        return Retired(self, self.shelf.nodes, self.owners)
+
+    def empty(self) -> None:
+        """Begin with empty shelves, whatever their number; the wrapper is yet to be told (``moved``).
 
         Objects get theirs when they are next seen (``_open``); until then these are not ``current``.
         """
-        retired = Retired(self, self.shelf.nodes, self.owners)
         self.shelf.nodes, self.owners = {}, {}
-        self.moved()
-        return retired
+
+    def standing(self) -> list[Node]:
+        """Every node that was not retired."""
+        return [node for shelf in filter(_current, self.all_shelves) for node in shelf.all()]
+
+    @property
+    def size(self) -> int:
+        """How many these are, or how many objects: whichever is more. Of very many objects not all are asked."""
+        return max(len(self.owners), len(self.contents))
 
     # -- loading ---------------------------------------------------------------------------------------------
 
@@ -305,15 +316,6 @@ class Table:
             nodes = {id(each): each for each in places}.values()
             kept = sum(node.hits for each in nodes for node in each.values())
             return self.retired + sum(shelf.retired for shelf in shelves) + kept
-
-    def standing(self) -> list[Node]:
-        """Every node that was not retired. The caller holds the lock, as for ``size``."""
-        return [node for shelf in filter(_current, self.all_shelves) for node in shelf.all()]
-
-    @property
-    def size(self) -> int:
-        """How many these are; where there are very many objects, at least."""
-        return max(len(self.owners), len(Retired(self, self.shelf.nodes, self.owners)))
 
     @property
     def count(self) -> int:
