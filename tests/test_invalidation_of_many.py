@@ -411,9 +411,12 @@ def test_what_still_takes_up_memory_counts_towards_the_bounds(
 def test_a_full_memory_is_filled_anew_without_losing_what_has_just_come(make_cache: Callable[..., Cache]) -> None:
     cache = make_cache(max_entries=MANY)
     load = counting(cache, tags=())
-    for _ in range(3):
-        new = [load(x) for x in range(MANY)]
-        assert [load(x) for x in range(MANY)] == new
+    for x in range(2 * MANY):
+        load(-x)
+    load.invalidate_all()
+    for step in (1, -1, 1):
+        new = [load(x) for x in range(MANY)[::step]]
+        assert [load(x) for x in range(MANY)[::step]] == new
         assert load.cache_info().currsize == len(cache._keeper.memory) == MANY
         load.invalidate_all()
 
@@ -454,7 +457,13 @@ def test_a_value_that_comes_just_after_all_of_its_method_went_is_kept(
         return 1.0
 
     cache = make_cache(clock=clock)
-    owner_type = owner_of(cache)
+
+    class Own:
+        @cache.cached
+        def number(self, x: int) -> int:
+            return x
+
+    owner_type: Any = Own
     owners = [owner_type() for _ in range(MANY)]
     for owner in owners:
         owner.number(1)
