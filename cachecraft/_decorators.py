@@ -107,7 +107,9 @@ class Handle:
 
     def unbind(self) -> None:
         """Forget the cache's insides; the next call looks at them anew."""
-        self._function = None
+        function, self._function = self._function, None
+        if function is not None:
+            function.disconnect()
         self._bind(table={}, owners={}, now=None, lead=_never, land=None, fail=None, slow=self._slow_unbound)
 
     def function(self) -> Function:
@@ -121,12 +123,9 @@ class Handle:
                 function = self.cache.keeper.function(
                     self.subject, policy, self.tally, self.prefix, fn=self.fn, serializer=self.serializer
                 )
-                self._connect(function)
+                function.connect(partial(self._bind, slow=self._slow))
                 self._function = function
             return self._function
-
-    def _connect(self, function: Any) -> None:
-        self._bind(slow=self._slow, **function.wrapper_calls())
 
     def _slow_unbound(self, values: tuple[Any, ...]) -> Any:
         if not self.cache.enabled:
@@ -186,7 +185,7 @@ class Handle:
         return self._answer(self.function().drop(values)) if self.cache.enabled else self._plain(0)
 
     def invalidate_all(self) -> Any:
-        """Drop all entries of this function; answers how many, where known."""
+        """Drop all entries of this function; answers how many, where known (of very many objects', only at least)."""
         return self._answer(self.function().drop_all()) if self.cache.enabled else self._plain(0)
 
     def cache_info(self) -> CacheInfo:

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
-from cachecraft._core.tally import Tally
-
-_NUMBERS = tuple(name for name in Tally.__dataclass_fields__ if name != "reasons")
+from cachecraft._core.tally import NUMBERS, Tally
 
 
 class Stats:
@@ -33,9 +31,9 @@ class Stats:
 
     def as_dict(self) -> dict[str, float]:
         """All numbers, and ``hit_rate`` and ``mean_load_time`` (seconds)."""
-        totals: dict[str, float] = dict.fromkeys(_NUMBERS, 0)
+        totals: dict[str, float] = dict.fromkeys(NUMBERS, 0)
         for tally, memory_hits in self._sources():
-            for name in _NUMBERS:
+            for name in NUMBERS:
                 totals[name] += getattr(tally, name)
             totals["hits"] += memory_hits
         calls = totals["hits"] + totals["misses"]

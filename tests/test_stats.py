@@ -1,5 +1,6 @@
 """Everything is seen (P10): counters per function and per cache."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -123,3 +124,11 @@ def test_lookups_that_load_nothing_are_no_calls(cache: Cache, colour: Colour) ->
     colour(load.get(1)), colour(load.set(1, 1)), colour(load.get(1)), colour(load.invalidate(1))
     assert tuple(load.cache_info())[:2] == (0, 0)
     assert load.stats.invalidated == 1
+
+
+def test_functions_that_are_gone_leave_their_counts_and_nothing_else(cache: Cache) -> None:
+    for _ in range(50):
+        cache.cached(lambda: None)()
+    gc.collect()
+    assert cache.stats.misses == cache.stats.loads == 50
+    assert len(cache._tallies) < 10

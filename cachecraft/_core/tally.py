@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 
 @dataclass(slots=True)
@@ -40,3 +41,11 @@ class Tally:
     """Failures of the backend that the caller was spared."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Misses in the backend by reason: absent, expired, invalidated, corrupt, encryption, schema, ..."""
+
+    def add(self, other: Tally) -> None:
+        self.reasons.update(other.reasons)
+        for name in NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+NUMBERS: Final = tuple(name for name in Tally.__dataclass_fields__ if name != "reasons")

@@ -44,6 +44,9 @@ class Node:
     next: Node
     in_main: bool
 
+    fallen = False
+    """Whether one of its tags was invalidated. A plain node has none."""
+
 
 def _ring() -> Node:
     """The head of an empty queue: a ring of nodes, oldest next to the head."""
@@ -66,9 +69,14 @@ def _take(node: Node) -> None:
 
 
 class Bound:
-    """Keeps nodes within ``max_entries`` and ``max_bytes``; ``evicted`` takes those that go out of their indexes."""
+    """Keeps nodes within ``max_entries`` and ``max_bytes``; ``evicted`` takes those that go out of their indexes.
 
-    def __init__(self, max_entries: int, max_bytes: int | None, evicted: Callable[[Node], None]) -> None:
+    ``reclaim`` lets go of some that are of no use to anybody and answers whether there were any: they go first.
+    """
+
+    def __init__(
+        self, max_entries: int, max_bytes: int | None, evicted: Callable[[Node], None], reclaim: Callable[[], bool]
+    ) -> None:
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self.bytes = 0
@@ -77,7 +85,11 @@ class Bound:
         self._most_bytes = sys.maxsize if max_bytes is None else max_bytes
         #: The size of a node that has just room enough.
         self.largest = self._most_bytes - ENTRY_BYTES
+        #: How many nodes there may be before one that comes in has to think of others; 0 while there is something to
+        #: reclaim, so that this is found out for nothing.
+        self.brim = max_entries
         self._evicted = evicted
+        self._reclaim = reclaim
         self._small = _ring()
         self._main = _ring()
         self._in_small = 0
@@ -99,10 +111,12 @@ class Bound:
         key = node.key
         ghost = hash(key) if key is not NO_KEY else _ghost(node)
         size = self.bytes + node.size + ENTRY_BYTES
-        if self.count >= self.max_entries or size > self._most_bytes:
+        brim = self.brim
+        if self.count >= brim or size > self._most_bytes:
             old = small.next
             if (
-                self._in_small >= self._small_share
+                brim
+                and self._in_small >= self._small_share
                 and type(old) is Node
                 and old.hits <= 1
                 and size - old.size - ENTRY_BYTES <= self._most_bytes
@@ -164,13 +178,23 @@ class Bound:
             self._in_small -= 1
 
     def _make_room(self, size: int) -> None:
+        if not self.brim:
+            self._reclaim()
+        while self._lacks(size) and self._reclaim():
+            pass
+        if not self._lacks(size):
+            return
         if self.count > self._places:
             self._places = min(2 * self.count, self.max_entries)
             self._ghosts = [None] * self._places
         # Where bytes are what bounds it, this many nodes is what fits.
         self._small_share = max(1, int(self.count * self._small_part))
-        while self.count and (self.count >= self.max_entries or self.bytes + size > self.largest):
+        while self._lacks(size):
             self._evict()
+
+    def _lacks(self, size: int) -> bool:
+        """Whether something has to go before a node of this size may come."""
+        return self.count > 0 and (self.count >= self.max_entries or self.bytes + size > self.largest)
 
     def _evict(self) -> None:
         """Drop one node, moving on those that have earned to stay."""

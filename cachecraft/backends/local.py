@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 from typing import Any, Final
 
 from cachecraft._core import flights
@@ -37,6 +38,11 @@ _XFETCH_REACH: Final = 20.0
 _MISS: Final = Found(Verdict.MISS)
 
 
+def _late() -> float:
+    """A time at which nothing is fresh."""
+    return inf
+
+
 class Local:
     """Keeps the results of one function in memory."""
 
@@ -49,6 +55,7 @@ class Local:
         self.lifetime: Lifetime | None = None if callable(policy.ttl) else policy.lifetime(None)
         self._tags: tuple[str, ...] = ()
         self._complained = False
+        self._bind: Callable[..., None] | None = None
         subject = table.subject
         self._named = bool(
             policy.keep or policy.refresh_ahead or policy.beta or subject.named or subject.tags or subject.tag_maker
@@ -67,14 +74,25 @@ class Local:
         self.settle(flight, value, now)
         return value
 
-    def wrapper_calls(self) -> dict[str, Any]:
-        """What the generated wrapper is bound to."""
-        table = self.table
-        names: dict[str, Any] = {"table": table.shelf.nodes, "owners": table.owners, "now": self.memory.clock}
+    def connect(self, bind: Callable[..., None]) -> None:
+        """Have the generated wrapper look here, by ``bind``, until ``disconnect``."""
+        names: dict[str, Any] = {}
         if self.quick:
-            names["lead"], names["land"] = plain_lead(self), plain_land(self)
-            names["fail"] = self._wrapper_failed
-        return names
+            names = {"lead": plain_lead(self), "land": plain_land(self), "fail": self._wrapper_failed}
+        with self.memory.lock:
+            self._bind = bind
+            self.table.watch(self._moved)
+            self._moved(**names)
+
+    def disconnect(self) -> None:
+        with self.memory.lock:
+            self._bind = None
+
+    def _moved(self, **names: Any) -> None:
+        table = self.table
+        now = _late if self.memory.wary and table.tagged else self.memory.clock
+        if self._bind is not None:
+            self._bind(table=table.shelf.nodes, owners=table.owners, now=now, **names)
 
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
         self.tally.misses += 1
@@ -184,6 +202,7 @@ class Local:
     # -- the flow's path -------------------------------------------------------------------------------------
 
     def lookup(self, values: Values) -> Lookup:
+        self.memory.tidy()
         lookup = self.table.lookup(values)
         lookup.tags = self._tags + tuple(map(self._tag, self.table.subject.rendered_tags(values)))
         return lookup
@@ -289,7 +308,7 @@ class Local:
 
     def drop_all(self) -> Flow[int]:
         yield from ()
-        dropped = self.memory.invalidate_table(self.table)
+        dropped = self.memory.invalidate_tables([self.table])
         self.tally.invalidated += dropped
         return dropped
 
@@ -344,8 +363,7 @@ class LocalKeeper:
     def clear(self, prefixes: Iterable[str]) -> Flow[int | None]:
         yield from ()
         wanted = frozenset(prefixes)
-        tables = [table for table in list(self.memory.tables) if table.prefix in wanted]
-        return sum(map(self.memory.invalidate_table, tables))
+        return self.memory.invalidate_tables([table for table in list(self.memory.tables) if table.prefix in wanted])
 
     def after_fork(self) -> None:
         self.memory.after_fork()

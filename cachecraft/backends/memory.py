@@ -1,8 +1,13 @@
 """Entries in this process: nodes by call key and by wire key, bounded, and never revived once invalidated.
 
 Knows functions only by their tables, and neither Redis nor an event loop. A hit reads ``Shelf.nodes`` without a lock
-(see ``_wrappers``); whatever changes something holds ``Memory.lock``, and what is invalidated has ``expires == DEAD``
-before the lock is released.
+(see ``_wrappers``); whatever changes something holds ``Memory.lock``.
+
+What is invalidated is out of reach before the lock is released. A few nodes are dropped one by one. Of many, only what
+holds them together is marked, so that it takes no longer for a million: a function begins with empty shelves, and the
+nodes of a tag that fell are told by it. They are ``doomed``, and let go of in portions by those who come next
+(``reclaim``). To look up a node's tags would cost each hit, so the wrappers of functions with tags are *wary* until
+all the fallen are gone: to them no node is fresh, and the flow looks at it.
 """
 
 from __future__ import annotations
@@ -11,13 +16,19 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from threading import RLock
-from typing import Any
+from typing import Any, Final
 
 from cachecraft._core.flights import Flight
 from cachecraft._core.keys import matcher
-from cachecraft.backends.eviction import DEAD, NO_KEY, Bound, Node
-from cachecraft.backends.nodes import Grave, Named, Shelf
+from cachecraft.backends.doomed import Doomed, Retired, Tagged
+from cachecraft.backends.eviction import DEAD, Bound, Node
+from cachecraft.backends.nodes import Grave, Named, Shelf, place
 from cachecraft.backends.table import Lookup, Table
+
+AT_ONCE: Final = 1000
+"""An invalidation of more nodes than this leaves them to others: about a millisecond."""
+PORTION: Final = 32
+"""Nodes that one call lets go of on behalf of an invalidation."""
 
 
 class Memory:
@@ -30,12 +41,16 @@ class Memory:
         self.lock = RLock()
         self.clock = clock
         self.random = random
-        self.bound = Bound(max_entries, max_bytes, self.detach)
+        self.bound = Bound(max_entries, max_bytes, self.detach, self.reclaim)
         #: Of the functions whose keys the user wrote: nodes by wire key, and loads under way.
         self.names: dict[str, Named] = {}
         self.flights: dict[Any, Flight] = {}
-        self.tags: dict[str, set[Named]] = {}
+        self.tags: dict[str, Tagged] = {}
         self.tables: weakref.WeakSet[Table] = weakref.WeakSet()
+        self.doomed = Doomed()
+        self.wary = False
+        """Among the nodes that wrappers find there are some whose tag fell."""
+        self._reclaiming = False
         self._graves: deque[Grave] = deque()
 
     def after_fork(self) -> None:
@@ -48,12 +63,15 @@ class Memory:
             self.lock.release()
         for table in list(self.tables):
             table.flights.clear()
-            if torn:
-                table.forget()
         if torn:
             self.names.clear()
             self.tags.clear()
-            self.bound.__init__(self.bound.max_entries, self.bound.max_bytes, self.detach)  # type: ignore[misc]  # emptied in place
+            self.doomed.clear()
+            self.wary = self._reclaiming = False
+            bound = self.bound
+            bound.__init__(bound.max_entries, bound.max_bytes, self.detach, self.reclaim)  # type: ignore[misc]  # emptied in place
+            for table in list(self.tables):
+                table.forget()
 
     def __len__(self) -> int:
         with self.lock:
@@ -66,27 +84,31 @@ class Memory:
         """Take a node out of every index, and make sure that nobody serves it."""
         node.expires = DEAD
         shelf: Shelf = node.shelf
-        if node.key is not NO_KEY and shelf.nodes.get(node.key) is node:
-            del shelf.nodes[node.key]
+        if shelf.nodes.get(stand := place(node)) is node:
+            del shelf.nodes[stand]
         if type(node) is not Node:
             assert isinstance(node, Named)
             if node.wire is not None and shelf.names.get(node.wire) is node:
                 del shelf.names[node.wire]
-            for tag in node.tags:
-                tagged = self.tags.get(tag)
-                if tagged is not None:
-                    tagged.discard(node)
-                    if not tagged:
-                        del self.tags[tag]
+            for tagged in node.tagged:
+                tagged.nodes.discard(node)
+                if not tagged and self.tags.get(tagged.tag) is tagged:
+                    del self.tags[tagged.tag]
         shelf.retired += node.hits
         node.hits = 0
 
     def drop(self, node: Node) -> int:
         """Remove a node; 1 if it could still have been served."""
-        alive = (node.until if isinstance(node, Named) else node.expires) > self.clock()
+        alive = (node.until if isinstance(node, Named) else node.expires) > self.clock() and not node.fallen
         self.detach(node)
         self.bound.remove(node)
         return int(alive)
+
+    def tagged(self, tag: str) -> Tagged:
+        tagged = self.tags.get(tag)
+        if tagged is None:
+            tagged = self.tags[tag] = Tagged(tag)
+        return tagged
 
     def bury(self, grave: Grave) -> None:
         """An owner died. Called by the garbage collector, perhaps in the middle of anything: it must not block."""
@@ -142,8 +164,8 @@ class Memory:
         """Drop the entry with this wire key, whichever function it belongs to."""
         with self.lock:
             names = self._voided_names(lambda flight_wire: flight_wire == wire, wire.startswith)
-            doomed = [node for each in names if (node := each.get(wire)) is not None]
-            return sum(map(self.drop, doomed))
+            found = [node for each in names if (node := each.get(wire)) is not None]
+            return self._drop_standing(found)
 
     def invalidate_pattern(self, prefix: str, pattern: str) -> int:
         """Drop what matches a glob pattern within one namespace."""
@@ -153,8 +175,12 @@ class Memory:
         )
         with self.lock:
             names = self._voided_names(matches, lambda stem: fixed.startswith(stem) or stem.startswith(fixed))
-            doomed = [node for each in names for wire, node in each.items() if matches(wire)]
-            return sum(map(self.drop, doomed))
+            found = [node for each in names for wire, node in each.items() if matches(wire)]
+            return self._drop_standing(found)
+
+    def _drop_standing(self, nodes: Iterable[Node]) -> int:
+        # What was retired is gone already, and let go of with all that it was retired with.
+        return sum(self.drop(node) for node in nodes if node.shelf.holds(node))
 
     def _voided_names(self, doomed: Callable[[str], bool], concerns: Callable[[str], bool]) -> list[dict[str, Named]]:
         """Void the loads whose wire keys are doomed; answers where nodes with such wire keys may be found.
@@ -179,19 +205,85 @@ class Memory:
                     # What is put by hand brings its own tags; they are compared when it lands.
                     flight.lost = flight.lost | names
                 self._void(board, lambda flight: _may_carry(flight, names))
-            doomed = {node for name in names for node in self.tags.get(name, ())}
-            return sum(map(self.drop, doomed))
+            count, left = 0, AT_ONCE
+            # The smallest first, so that many small ones and a large one are still counted exactly.
+            for tagged in sorted(filter(None, map(self.tags.get, names)), key=len):
+                left -= len(tagged)
+                count += self._drop_standing(list(tagged.nodes)) if left >= 0 else self._fell(tagged)
+            return count
 
-    def invalidate_table(self, table: Table) -> int:
-        """Drop all that belongs to one function."""
+    def _fell(self, tagged: Tagged) -> int:
+        """Serve none of its nodes any more. Answers how many these were, without those that may have been gone."""
+        count = len(tagged) - self.doomed.fallen - self.doomed.retired
+        tagged.fallen = True
+        self._doom(tagged)
+        self._beware(wary=True)
+        # Last, so that whoever was interrupted, and invalidates once more, finds it again.
+        self.tags.pop(tagged.tag, None)
+        return max(0, count)
+
+    def invalidate_tables(self, tables: Iterable[Table]) -> int:
+        """Drop all that belongs to these functions."""
         with self.lock:
             self.reap()
-            self._void(table.flights, lambda flight: flight.shelf.table is table)
-            return sum(self.drop(node) for shelf in table.all_shelves for node in shelf.all())
+            count, left = 0, AT_ONCE
+            for table in tables:
+                self._void(table.flights, _loads_of(table))
+                left -= table.size
+                if left >= 0:
+                    count += self._drop_standing(table.standing())
+                else:
+                    count += self._retire(table)
+                if self.doomed:
+                    table.moved()  # here, so that it is made up for if it was interrupted the last time
+            return count
 
-    def clear(self) -> int:
-        with self.lock:
-            return sum(self.invalidate_table(table) for table in self._tables())
+    def _retire(self, table: Table) -> int:
+        """Have a function begin with empty shelves. Answers how many nodes went, without those already gone."""
+        retired = table.contents
+        self._doom(retired)
+        table.empty()
+        return max(0, len(retired) - self.doomed.fallen * table.tagged)
+
+    # -- letting go of what was invalidated; the caller holds the lock ---------------------------------------
+
+    def _doom(self, group: Tagged | Retired) -> None:
+        self.doomed.add(group)
+        self.bound.brim = 0
+
+    def _beware(self, *, wary: bool) -> None:
+        self.wary = wary
+        for table in list(self.tables):
+            if table.tagged:
+                table.moved()
+
+    def reclaim(self) -> bool:
+        """Drop some of what is doomed; false if there is nothing to be done."""
+        # Dropping may run anybody's destructor, and that may come here again.
+        if not self.doomed or self._reclaiming:
+            return False
+        self._reclaiming = True
+        try:
+            for _ in range(PORTION):
+                node = self.doomed.take() if self.doomed else None
+                if node is not None and node.expires != DEAD:
+                    # Its shelf may have been buried meanwhile, with what it had counted.
+                    node.shelf.table.retired += node.hits
+                    node.hits = 0
+                    self.drop(node)
+        finally:
+            self._reclaiming = False
+        if self.wary and not self.doomed.fallen:
+            self._beware(wary=False)
+        if not self.doomed:
+            self.bound.brim = self.bound.max_entries
+        return True
+
+    def tidy(self) -> None:
+        """Do one call's share of it."""
+        if self.doomed:
+            with self.lock:
+                self.reclaim()
 
     def _tables(self) -> list[Table]:
         self.reap()
@@ -200,6 +292,10 @@ class Memory:
     def __repr__(self) -> str:
         bound = self.bound
         return f"<Memory: {len(bound)} of {bound.max_entries} entries, {bound.bytes} of {bound.max_bytes} bytes>"
+
+
+def _loads_of(table: Table) -> Callable[[Flight], bool]:
+    return lambda flight: flight.shelf.table is table
 
 
 def _may_carry(flight: Flight, tags: frozenset[str]) -> bool:

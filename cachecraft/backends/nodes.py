@@ -9,6 +9,7 @@ from cachecraft.backends.eviction import NO_KEY, Node
 from cachecraft.backends.isolation import Copier, replica
 
 if TYPE_CHECKING:
+    from cachecraft.backends.doomed import Tagged
     from cachecraft.backends.table import Table
 
 _slot: Any = vars(Node)["value"]
@@ -19,16 +20,22 @@ _held, hold = _slot.__get__, _slot.__set__
 class Named(Node):
     """A node that can be found by its wire key, has tags, or outlives its ttl."""
 
-    __slots__ = ("cost", "fresh_until", "tags", "until", "wire")
+    __slots__ = ("cost", "fresh_until", "tagged", "tags", "until", "wire")
 
     wire: str | None
     tags: tuple[str, ...]
+    tagged: tuple[Tagged, ...]
+    """Where it stands for each of its tags, once it is stored."""
     fresh_until: float
     """Clock seconds at which its ttl ends; ``expires`` may come earlier, to ask for a refresh, or later, after one
     has failed."""
     until: float
     """Clock seconds at which even ``stale`` and ``grace`` end."""
     cost: float
+
+    @property
+    def fallen(self) -> bool:  # type: ignore[override]  # a plain node's is always the same
+        return any(tagged.fallen for tagged in self.tagged)
 
 
 class Copied(Named):
@@ -61,7 +68,7 @@ class Shelf:
     def __init__(self, table: Table, names: dict[str, Named], serial: int = 0, ident: int = 0) -> None:
         self.table = table
         self.nodes: dict[Any, Node] = {}
-        """By call key."""
+        """By call key; one that has none stands here by itself, and is found by its wire key."""
         self.names = names
         """By wire key; shared by all functions whose keys were written by the user."""
         self.ident = ident
@@ -73,11 +80,17 @@ class Shelf:
         """Hits of nodes that are gone."""
 
     def all(self) -> list[Node]:
-        """Every node that stands here; those without a call key are found by name alone."""
-        return [
-            *self.nodes.values(),
-            *(node for node in self.names.values() if node.key is NO_KEY and node.shelf is self),
-        ]
+        """Every node that stands here."""
+        return list(self.nodes.values())
+
+    @property
+    def current(self) -> bool:
+        """Whether nodes that stand here may be served: not if it was retired, and not yet renewed."""
+        return not self.ident or self.table.owners.get(self.ident) is self.nodes
+
+    def holds(self, node: Node) -> bool:
+        """Whether one of its nodes still stands here, and was not retired."""
+        return self.nodes.get(place(node)) is node and self.current
 
     def belongs_to(self, owner: object) -> bool:
         """Ids are used again, so a shelf found by an id may be that of an object that has died."""
@@ -90,3 +103,8 @@ class Grave(weakref.ref[Any]):
     __slots__ = ("shelf",)
 
     shelf: Shelf
+
+
+def place(node: Node) -> Any:
+    """Under what a node stands on its shelf. No argument is equal to a node."""
+    return node if node.key is NO_KEY else node.key

@@ -59,6 +59,10 @@ def plain_lead(local: Local) -> Lead:
             # Somebody landed between the wrapper's look and ours, or another kind of argument sits in this place.
             table.end(flight, ABANDONED, None)
             return None
+        if owned and table.owners.get(shelf.ident) is not shelf.nodes:
+            # All was invalidated since the object was last seen.
+            table.end(flight, ABANDONED, None)
+            return None
         return flight
 
     return lead

@@ -323,8 +323,11 @@ class Remote:
 
     # -- what a cached function offers, as flows -------------------------------------------------------------
 
-    def wrapper_calls(self) -> dict[str, Any]:
-        return {}
+    def connect(self, bind: Callable[..., None]) -> None:
+        bind()
+
+    def disconnect(self) -> None:
+        """The wrapper was never told where to look."""
 
     def key(self, values: Values) -> str:
         return self.seek(values).key

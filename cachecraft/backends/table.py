@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Callable
 from functools import partial
 from math import isnan
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core.calls import ATOMIC, Subject, Values
 from cachecraft._core.errors import UnkeyableError
 from cachecraft._core.flights import ABANDONED, Flight
+from cachecraft.backends.doomed import Retired
 from cachecraft.backends.eviction import NO_KEY, Node
 from cachecraft.backends.isolation import plain_enum
-from cachecraft.backends.nodes import Grave, Named, Shelf
+from cachecraft.backends.nodes import Grave, Named, Shelf, place
 
 if TYPE_CHECKING:
     from cachecraft.backends.memory import Memory
 
 _serials: Final = itertools.count(1)
+_current: Final = attrgetter("current")
 
 
 def _atomic(key: Any, kind: object) -> bool:
@@ -83,8 +87,11 @@ class Table:
         self.wired = subject.named
         """Some node may be found by its wire key only, so a miss by call key proves nothing; new ones get both."""
         self._indexed = subject.named
+        self.tagged = False
+        """Some node may have had tags."""
         self.retired = 0
         self.graves: dict[int, Grave] = {}
+        self._wrapper: weakref.WeakMethod[Callable[[], None]] | None = None
         with memory.lock:
             memory.tables.add(self)
 
@@ -108,21 +115,28 @@ class Table:
     def shelf_of(self, owner: object) -> Shelf:
         """The shelf that lives as long as ``owner`` does, without keeping it alive."""
         shelf = self.shelves.get(id(owner))
-        if shelf is not None and shelf.belongs_to(owner):
+        if shelf is not None and shelf.belongs_to(owner) and shelf.current:
             return shelf
         with self.memory.lock:
             self.memory.reap()
             shelf = self.shelves.get(id(owner))
             if shelf is None or not shelf.belongs_to(owner):
                 shelf = self._new_shelf(owner)
+            elif not shelf.current:
+                self._open(shelf, owner)
         return shelf
+
+    def _open(self, shelf: Shelf, owner: object) -> None:
+        """Let the wrapper find the shelf, which is empty, for as long as the owner lives."""
+        shelf.nodes = {}
+        # Ids are used again, so the wrapper must not find this one once the owner is gone. The callback is C code
+        # to the last instruction: no signal handler can keep it from running to its end.
+        shelf.owner = weakref.ref(owner, partial(self.owners.pop, id(owner)))
+        self.owners[id(owner)] = shelf.nodes
 
     def _new_shelf(self, owner: object) -> Shelf:
         shelf = Shelf(self, {}, next(_serials), id(owner))
         try:
-            # Ids are used again, so the wrapper must not find this one once the owner is gone. The callback is C code
-            # to the last instruction: no signal handler can keep it from running to its end.
-            shelf.owner = weakref.ref(owner, partial(self.owners.pop, id(owner)))
             grave = Grave(owner, self.memory.bury)
         except TypeError:
             raise UnkeyableError(
@@ -130,8 +144,8 @@ class Table:
                 " stable identity and allows no weak reference; give key=, define __cache_key__(), or add"
                 " '__weakref__' to its __slots__"
             ) from None
+        self._open(shelf, owner)
         self.shelves[id(owner)] = self._prepare(grave, shelf)
-        self.owners[id(owner)] = shelf.nodes
         return shelf
 
     def bury_with(self, function: object) -> None:
@@ -147,9 +161,11 @@ class Table:
         """The node of a call, however old."""
         if lookup.key is not NO_KEY:
             node = lookup.shelf.nodes.get(lookup.key)
-            if node is not None and node.kind is lookup.kind:
+            if node is not None and node.kind is lookup.kind and not node.fallen:
                 return node
-        return lookup.shelf.names.get(self.name(lookup)) if self.wired else None
+        named = lookup.shelf.names.get(self.name(lookup)) if self.wired else None
+        # What is retired or fallen keeps its name until it is let go of.
+        return named if named is not None and named.shelf.holds(named) and not named.fallen else None
 
     def name(self, lookup: Lookup) -> str:
         """The wire key of a call, worked out when it is first needed."""
@@ -160,6 +176,36 @@ class Table:
     @property
     def all_shelves(self) -> list[Shelf]:
         return [self.shelf, *self.shelves.values()]
+
+    def watch(self, moved: Callable[[], None]) -> None:
+        """Have a method called, under the lock, when the wrapper has to look elsewhere. It is not kept alive."""
+        self._wrapper = weakref.WeakMethod(moved)
+
+    def moved(self) -> None:
+        tell = self._wrapper() if self._wrapper is not None else None
+        if tell is not None:
+            tell()
+
+    @property
+    def contents(self) -> Retired:
+        """What is to be let go of after ``empty``. The caller holds the lock, as for all that follows here."""
+        return Retired(self, self.shelf.nodes, self.owners)
+
+    def empty(self) -> None:
+        """Begin with empty shelves, whatever their number; the wrapper is yet to be told (``moved``).
+
+        Objects get theirs when they are next seen (``_open``); until then these are not ``current``.
+        """
+        self.shelf.nodes, self.owners = {}, {}
+
+    def standing(self) -> list[Node]:
+        """Every node that was not retired."""
+        return [node for shelf in filter(_current, self.all_shelves) for node in shelf.all()]
+
+    @property
+    def size(self) -> int:
+        """How many these are, or how many objects: whichever is more. Of very many objects not all are asked."""
+        return max(len(self.owners), len(self.contents))
 
     # -- loading ---------------------------------------------------------------------------------------------
 
@@ -192,6 +238,8 @@ class Table:
     def put(self, node: Node) -> None:
         """Store a node under all its names. The caller holds the lock."""
         memory, shelf = self.memory, node.shelf
+        if not shelf.current and (owner := shelf.owner()) is not None:
+            self._open(shelf, owner)
         old = shelf.nodes.get(node.key) if node.key is not NO_KEY else None
         # The place may be taken by an argument that is equal and means something else, as True is to 1.
         taken = old is not None and old.kind is not node.kind
@@ -201,19 +249,22 @@ class Table:
             node = self._named(node)
             if taken:
                 node.key, old = NO_KEY, None
-            old = old or shelf.names.get(node.wire)
+            named = shelf.names.get(node.wire)
+            if old is None and named is not None and named.shelf.holds(named):
+                old = named
         if old is not None:
             memory.detach(old)
             memory.bound.replace(old, node)
         else:
             memory.bound.admit(node)
-        if node.key is not NO_KEY:
-            shelf.nodes[node.key] = node
+        shelf.nodes[place(node)] = node
         if isinstance(node, Named):
             if node.wire is not None:
                 shelf.names[node.wire] = node
-            for tag in node.tags:
-                memory.tags.setdefault(tag, set()).add(node)
+            node.tagged = tuple(map(memory.tagged, node.tags))
+            for tagged in node.tagged:
+                tagged.nodes.add(node)
+            self.tagged = self.tagged or bool(node.tags)
 
     # -- naming ----------------------------------------------------------------------------------------------
 
@@ -222,8 +273,8 @@ class Table:
         if self._indexed:
             return
         self.wired = self._indexed = True
-        for shelf in self.all_shelves:
-            for node in list(shelf.nodes.values()):
+        for shelf in filter(_current, self.all_shelves):
+            for node in shelf.all():
                 if isinstance(node, Named):
                     shelf.names[self._named(node).wire] = node  # type: ignore[index]  # it has a name now
                 else:
@@ -235,7 +286,7 @@ class Table:
             twin = Named()
             for slot in ("value", "expires", "kind", "hits", "key", "shelf", "size"):
                 setattr(twin, slot, getattr(node, slot))
-            twin.wire, twin.tags, twin.cost = None, (), 0.0
+            twin.wire, twin.tags, twin.tagged, twin.cost = None, (), (), 0.0
             twin.until = twin.fresh_until = node.expires
             # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
             node.hits = 0
@@ -261,21 +312,28 @@ class Table:
         with self.memory.lock:
             self.memory.reap()
             shelves = self.all_shelves
-            alive = sum(node.hits for shelf in shelves for node in shelf.all())
-            return self.retired + sum(shelf.retired for shelf in shelves) + alive
+            places = [*(shelf.nodes for shelf in shelves), *self.memory.doomed.places(self)]
+            # Where an object was not seen since, its shelf is among what was retired.
+            nodes = {id(each): each for each in places}.values()
+            kept = sum(node.hits for each in nodes for node in each.values())
+            return self.retired + sum(shelf.retired for shelf in shelves) + kept
 
     @property
     def count(self) -> int:
         """How many entries there are; counted when asked for."""
         with self.memory.lock:
             self.memory.reap()
-            return sum(len(shelf.all()) for shelf in self.all_shelves)
+            places = [shelf.nodes for shelf in self.all_shelves if shelf.current]
+            if not (self.tagged and self.memory.wary):
+                return sum(map(len, places))
+            return sum(not node.fallen for nodes in places for node in nodes.values())
 
     def forget(self) -> None:
         """Let go of every node as it is, in whatever state the indexes are."""
         for shelf in self.all_shelves:
             shelf.nodes.clear()
             shelf.names.clear()
+        self.moved()
 
     def forget_hits(self) -> None:
         with self.memory.lock:
