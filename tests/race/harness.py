@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import signal
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.race.proxy import LateProxy
+from tests.race.faults import Faults
+from tests.race.proxy import FaultyProxy
 from tests.race.truth import ERRORS, FAILED_WRITES, LOADS, READS, VIOLATIONS, WRITES, Truth
 from tests.servers import RedisServer
 
@@ -39,65 +37,11 @@ class Result:
         )
 
 
-class Faults:
-    """Strikes at random: workers stopped, connections killed, scripts flushed, keys evicted, the server restarted."""
-
-    def __init__(self, server: RedisServer, workers: list[subprocess.Popen[bytes]], proxy: LateProxy) -> None:
-        self.server = server
-        self.workers = workers
-        self.proxy = proxy
-        self.random = random.Random(7)
-        self.struck: dict[str, int] = {}
-        self._all = [
-            self.stop,
-            self.stop,
-            self.kill,
-            self.flush_scripts,
-            self.evict,
-            self.evict,
-            self.late,
-            self.restart,
-        ]
-
-    def strike(self) -> None:
-        fault = self.random.choice(self._all)
-        fault()
-        self.struck[fault.__name__] = self.struck.get(fault.__name__, 0) + 1
-
-    def stop(self) -> None:
-        worker = self.random.choice(self.workers)
-        os.kill(worker.pid, signal.SIGSTOP)
-        time.sleep(self.random.uniform(0.05, 0.6))
-        os.kill(worker.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        self.server.cli("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-
-    def flush_scripts(self) -> None:
-        self.server.cli("SCRIPT", "FLUSH")
-
-    def evict(self) -> None:
-        for _ in range(5):
-            key = self.server.cli("RANDOMKEY")
-            if key:
-                self.server.cli("UNLINK", key)
-
-    def late(self) -> None:
-        self.proxy.hold(self.random.uniform(0.5, 1.5))
-
-    def restart(self) -> None:
-        """Come back with an old state: what was invalidated since the snapshot would be there again."""
-        self.server.cli("SAVE")
-        time.sleep(self.random.uniform(0.05, 0.5))
-        self.server.kill()  # without a last save, so the snapshot is old
-        self.server.start()
-
-
 def race(seconds: float, *, kinds: list[str], faults: bool = False, lease: float = 1.0, slow: float = 0.01) -> Result:
     server = RedisServer()
     path = server.dir / "truth"
     truth = Truth(path)
-    proxy = LateProxy(server.port)
+    proxy = FaultyProxy(server.port)
     url = f"redis://127.0.0.1:{proxy.port}/0" if faults else server.url
     until = time.time() + seconds
     workers = [

@@ -7,7 +7,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,12 @@ class Worker:
         nap = self.random.expovariate(1 / self.slow)
         return self.truth.version(item), min(nap, 10 * self.slow)
 
-    def check(self, item: int, floor: int, value: list[int]) -> None:
+    def check(self, item: int, floor: int, value: Sequence[Any]) -> bool:
+        """Count a read. Answers whether it may be: of this item, and not older than its ``floor``."""
         self.truth.count(self.number, READS)
-        if value[0] != item or value[1] < floor:
-            self.truth.count(self.number, VIOLATIONS)
+        right = bool(value[0] == item and value[1] >= floor)
+        self.truth.count(self.number, VIOLATIONS, by=not right)
+        return right
 
     def pick(self) -> tuple[bool, int]:
         if self.own and self.random.random() < 0.04:

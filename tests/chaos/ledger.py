@@ -1,0 +1,126 @@
+"""What one process of a chaos run may rely on, and what it found: floors, counters, and notes of everything that is wrong.
+
+An invalidation is promised to other processes once the server has acknowledged it: when the journals of this process
+are empty after it has returned. Until then it is promised to this process alone, and what others serve meanwhile is
+counted apart (docs/outages.md, "What remains").
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from tests.chaos.source import is_made
+from tests.race.truth import ERRORS, WRITES
+from tests.race.worker import Worker
+
+WRONG, UNTOLD, LEFT, UNWELL = range(6, 10)
+"""Wrong values; reads that were stale within what is documented; what was left over; who did not cache in the end."""
+HITS, STALE, BREAKS, JOURNALED, REFRESHES, FORKS, CANCELLED = range(10, 17)
+SLOWEST, SLOWEST_ALONE = range(17, 19)
+"""Microseconds over the loader: of all calls, and of those that nobody but their caller makes."""
+
+_BUDGET: Final = 1_000_000
+"""Microseconds that the first call in a freeze may cost; what is above is noted each time."""
+_WORTH_NOTING: Final = 300_000
+"""Microseconds of a new record."""
+
+
+class Ledger:
+    """Kept by all threads and tasks of a process."""
+
+    def __init__(self, worker: Worker, notes: Path, journal: Callable[[], float]) -> None:
+        self.worker = worker
+        self.truth = worker.truth
+        self._notes = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._journal = journal
+        """How many invalidations wait."""
+        self._own: dict[int, int] = {}
+        """The floors within this process."""
+        self._pending: dict[int, int] = {}
+        self._lock = threading.Lock()
+
+    def after_fork(self, number: int) -> None:
+        """In a forked child: what the parent invalidated is so here; it counts for itself and writes nothing."""
+        self.worker.number, self.worker.own = number, []
+        self._lock = threading.Lock()
+        self._pending = {}
+
+    def note(self, text: str) -> None:
+        """In one write, so that lines of many processes do not mix."""
+        os.write(self._notes, f"{time.time()} worker {self.worker.number}: {text}\n".encode())
+
+    def count(self, counter: int, by: int = 1) -> None:
+        self.truth.count(self.worker.number, counter, by)
+
+    def failed(self, text: str) -> None:
+        """An exception that nobody's loader raised."""
+        self.count(ERRORS)
+        self.note(text)
+
+    # -- writes ----------------------------------------------------------------------------------------------
+
+    def returned(self, item: int, version: int) -> None:
+        """The invalidation after the commit of a version has returned."""
+        self.count(WRITES)
+        self._own[item] = version
+        self.truth.tell(item, version)
+        with self._lock:
+            self._pending[item] = version
+        self.publish()
+
+    def publish(self) -> None:
+        """Let others rely on what has returned, if nothing waits: then all that had returned was acknowledged."""
+        with self._lock:
+            if self._pending and not self._journal():
+                for item, version in self._pending.items():
+                    self.truth.publish(item, version)
+                self._pending = {}
+
+    # -- reads -----------------------------------------------------------------------------------------------
+
+    def floors(self, item: int) -> tuple[int, int]:
+        """What a call that starts now must return at the least, and what it would if there were no outages."""
+        return max(self.truth.floor(item), self._own.get(item, 0)), self.truth.told(item)
+
+    def read(self, kind: str, how: str, item: int, floors: tuple[int, int], value: Any, began: float) -> None:
+        """Check what a call returned, given the floors before it started."""
+        floor, told = floors
+        if not is_made(kind, item, value) or value[1] > self.truth.version(item):
+            self.count(WRONG)
+            self.note(f"WRONG {kind} {item} by {how}: {str(value)[:80]}")
+        elif not self.worker.check(item, floor, value):
+            ago = time.time() - began
+            own = self._own.get(item, 0)
+            self.note(f"VIOLATION {kind} {item} by {how}, begun {ago:.3f} s ago: {value[1]} < {floor} (own {own})")
+        elif value[1] < told:
+            self.count(UNTOLD)
+
+    def took(self, seconds: float, what: str, *, alone: bool = False) -> None:
+        """How long a call took beyond its loader."""
+        cost = int(1e6 * seconds)
+        higher = self.truth.raise_to(self.worker.number, SLOWEST_ALONE if alone else SLOWEST, cost)
+        if cost > _BUDGET or (higher and cost > _WORTH_NOTING):
+            self.note(f"slow: {what} took {seconds:.3f} s over its loader{' (alone)' if alone else ''}")
+
+
+class Pulse:
+    """Tells how long its owner, a thread or a loop, could not run: stopped, starved or blocked. That is no call's cost."""
+
+    def __init__(self, every: float = 0.01) -> None:
+        self.every = every
+        self._lost = 0.0
+        self._last = time.monotonic()
+
+    def beat(self) -> None:
+        """Now it runs; called about ``every`` so many seconds."""
+        now = time.monotonic()
+        self._lost += max(0.0, now - self._last - self.every)
+        self._last = now
+
+    def lost(self) -> float:
+        return self._lost + max(0.0, time.monotonic() - self._last - self.every)
