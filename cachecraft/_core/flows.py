@@ -30,7 +30,7 @@ from cachecraft._core.refresh import refresh_behind, with_grace
 from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look
 
 _FIRST_PAUSE: Final = 0.002
-_PAUSE: Final = 0.08
+_PAUSE: Final = 0.1
 _SLOWING: Final = 0.2
 """Whoever waits asks again after this part, at the most, of the time that has passed: so that a load is over is known
 soon, measured by what it took."""

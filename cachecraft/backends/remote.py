@@ -94,6 +94,7 @@ class Remote:
         self.flights: dict[bytes, Flight] = keeper.flights
         self.leading: dict[tuple[str, tuple[str, ...]], Flight] = keeper.leading
         self.adrift: dict[Any, Flight] = keeper.adrift
+        self.extra: dict[str, tuple[str, ...]] = {}
         self.watches: dict[bytes, Flight] = keeper.watches
         self.refreshing: dict[bytes, Flight] = keeper.refreshing
 
