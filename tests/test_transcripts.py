@@ -106,7 +106,7 @@ def test_of_all_who_wait_for_a_load_elsewhere_one_asks_and_tells_the_others() ->
 
 
 def test_who_waits_for_a_load_elsewhere_asks_soon_at_first_and_then_less_than_twenty_times_a_second() -> None:
-    stage = Stage([read("a")], [], threads=(1, 1))
+    stage = Stage([read("a")], [read("a")], threads=(1, 1))
     stage.run("A", until="load")
     world, flow = stage.world, stage.world.processes[1].place.recall(("a",), lambda: None)
     asked: list[float] = []
