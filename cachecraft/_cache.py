@@ -102,7 +102,8 @@ class BareCache:
             _dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)
-        self._shut()
+        if (backend := self._shut()) is not None:
+            backend.close()
         self._settings = settings
         self._closed = False
         for handle in list(self._handles):
@@ -423,27 +424,32 @@ class BareCache:
 
     def close(self) -> None:
         """End what runs behind, and let go of every connection. Decorated functions go on as plain calls."""
+        backend = self._retire()
+        if backend is not None:
+            backend.close()
+
+    async def aclose(self) -> None:
+        """As ``close``; what it has to wait for, the event loop does not."""
+        backend = self._retire()
+        if backend is not None:
+            await backend.aclose()
+
+    def _retire(self) -> Backend | None:
         self._closed = True
         for handle in list(self._handles):
             handle.unbind()  # first, so that nobody goes on to ask what is being shut
-        self._shut()
+        return self._shut()
 
-    async def aclose(self) -> None:
-        """As ``close``, for the connections of the running event loop too."""
-        driver = self._driver
-        self.close()
-        if driver is not None and driver.backend is not None:
-            await driver.backend.aclose()
-
-    def _shut(self) -> None:
+    def _shut(self) -> Backend | None:
+        """End what runs behind. Answers the backend, which is yet to be closed."""
         driver, self._driver = self._driver, None
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
             keeper.close()
-        if driver is not None:
-            driver.crew.close()
-            if driver.backend is not None:
-                driver.backend.close()
+        if driver is None:
+            return None
+        driver.crew.close()
+        return driver.backend
 
     def __del__(
         self, _ending: Callable[[], bool] = sys.is_finalizing, _warn: Callable[..., None] = warnings.warn
@@ -459,7 +465,8 @@ class BareCache:
             if getattr(driver.backend, "connected", False):  # a backend of somebody's own need not know
                 _warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         finally:
-            self._shut()
+            if (backend := self._shut()) is not None:
+                backend.close()
 
     def _after_fork(self) -> None:
         self._lock = threading.Lock()

@@ -86,13 +86,23 @@ def test_everything_goes_in_one_round_trip(heard: Cache, proxy: Proxy, colour: A
     assert all(colour(f.get(number)) is MISSING for number in range(50))
 
 
-def test_tags_that_follow_from_the_result_cost_a_second_look(heard: Cache, proxy: Proxy, colour: Any) -> None:
-    f = heard.cached(ttl=60, tags=lambda result, number: [f"team:{result[0]}"])(colour.loader(_load))
+def test_tags_that_follow_from_the_result_cost_a_second_look_once(heard: Cache, proxy: Proxy, colour: Any) -> None:
+    teams = {1: "red"}
+
+    def load(number: int) -> str:
+        return teams[number]
+
+    f = heard.cached(ttl=60, tags=lambda result, number: [f"team:{result}"])(colour.loader(load))
     colour(f(1))
     proxy.forget()
-    colour(f(1))
-    assert (f.stats.hits, proxy.round_trips) == (1, 2)
-    colour.on(heard).invalidate(tags=["team:1"])
+    assert [colour(f(1)) for _ in range(3)] == ["red"] * 3
+    assert (f.stats.hits, proxy.round_trips) == (3, 4)  # from then on its tags are read with it
+    teams[1] = "blue"
+    colour.on(heard).invalidate(tags=["team:red"])
+    assert [colour(f(1)) for _ in range(3)] == ["blue"] * 3
+    colour.on(heard).invalidate(tags=["team:red"])
+    assert colour(f.get(1)) == "blue"
+    colour.on(heard).invalidate(tags=["team:blue"])
     assert colour(f.get(1)) is MISSING
 
 

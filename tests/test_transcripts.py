@@ -1,5 +1,7 @@
 """Each path through the protocol, as it is spoken: who asks what and what is answered; ``stage`` explains the signs."""
 
+from cachecraft._core.effects import Sleep
+from cachecraft.backends.commands import PLANS
 from tests.simulation.jobs import LoaderError, drop, peek, put, read, renew, sweep, untag, write
 from tests.simulation.network import Cancelled
 from tests.simulation.stage import Stage
@@ -101,6 +103,26 @@ def test_of_all_who_wait_for_a_load_elsewhere_one_asks_and_tells_the_others() ->
         A SWAP f:a: L#4 -> V#4(#1 #2 #3)                 done
         B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
     """)
+
+
+def test_who_waits_for_a_load_elsewhere_asks_soon_at_first_and_then_less_than_twenty_times_a_second() -> None:
+    stage = Stage([read("a")], [read("a")], threads=(1, 1))
+    stage.run("A", until="load")
+    world, flow = stage.world, stage.world.processes[1].place.recall(("a",), lambda: None)
+    asked: list[float] = []
+    began, effect = world.now, next(flow)
+    while world.now < began + 1.9:
+        if isinstance(effect, Sleep):
+            world.now += effect.seconds
+            effect = flow.send(None)
+        else:
+            asked.append(world.now - began)
+            plan = PLANS[type(effect)]
+            effect = flow.send(plan.answer(effect, [world.redis.execute(each) for each in plan.commands(effect)]))
+    flow.close()
+    assert sum(at < 0.06 for at in asked) > 10
+    assert len(asked) < 60
+    assert sum(at > 0.9 for at in asked) < 20
 
 
 # -- invalidating -----------------------------------------------------------------------------------------------------

@@ -47,6 +47,10 @@ class BackendTimeout(BackendError, TimeoutError):
     """The backend did not answer within its deadline."""
 
 
+class BackendSuspended(BackendError):
+    """The backend is not asked for now: it did not answer lately, or has yet to be told of an invalidation."""
+
+
 class ClosedError(CacheError, RuntimeError):
     """The cache was used after ``close()``."""
 

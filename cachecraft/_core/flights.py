@@ -55,6 +55,8 @@ class Flight:
     key: Any
     began: float
     """Clock seconds."""
+    took = 0.0
+    """Seconds that the loader ran, once it has."""
 
     @property
     def parent(self) -> Flight | None:

@@ -22,15 +22,15 @@ from typing import Any, Final
 from cachecraft._core import flights
 from cachecraft._core.effects import Flow, Join, Reading, Sleep
 from cachecraft._core.entry import MISSING, Verdict
-from cachecraft._core.errors import BackendError
+from cachecraft._core.errors import BackendError, BackendSuspended
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
-from cachecraft._core.load import lead, load_alone, share
+from cachecraft._core.load import lead, load_adrift, load_alone, share
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import refresh_behind, with_grace
 from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look
 
 _FIRST_PAUSE: Final = 0.002
-_PAUSE: Final = 0.08
+_PAUSE: Final = 0.1
 _SLOWING: Final = 0.2
 """Whoever waits asks again after this part, at the most, of the time that has passed: so that a load is over is known
 soon, measured by what it took."""
@@ -39,6 +39,8 @@ _TRIES: Final = 8
 
 _ALONE: Final = object()
 """The caller loads for itself, and nothing is stored."""
+_ADRIFT: Final = object()
+"""As much as can be had without Redis: one load a process, and nothing is stored."""
 
 
 def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
@@ -51,6 +53,8 @@ def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
         return (yield from lead(place, decision, run))
     if isinstance(decision, Sight):
         return (yield from with_grace(place, seek, decision, run))
+    if decision is _ADRIFT:
+        return (yield from load_adrift(place, seek, run))
     if decision is _ALONE:
         return (yield from load_alone(place, run))
     return decision()
@@ -69,7 +73,7 @@ def _decide(place: RemotePlace, seek: Seek, run: Run, arrived: float) -> Flow[An
     except BackendError as error:
         place.failed(error)
         place.tally.misses += not counted
-        return _ALONE
+        return _ADRIFT if isinstance(error, BackendSuspended) else _ALONE
 
 
 def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool, arrived: float) -> Flow[Any]:

@@ -23,6 +23,8 @@ ASIDE: Final = "~s"
 """What comes before the schema in the name of an entry that is kept aside; ``~`` is escaped in keys."""
 _READS: Final = 4
 """How often on end to find out that there is more to read."""
+_REMEMBERED: Final = 10_000
+"""Of so many keys, what more there was to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +80,12 @@ class RemotePlace(Protocol):
     """Loads this process leads, by token."""
     leading: dict[tuple[str, tuple[str, ...]], Flight]
     """The same by what they are for: the newest of each key and its tags."""
+    adrift: dict[Any, Flight]
+    """Loads under way without Redis, which has not been answering."""
     watches: dict[bytes, Flight]
     """Loads elsewhere that somebody here is watching."""
+    extra: dict[str, tuple[str, ...]]
+    """The tags that followed from the results last seen, by key: read at once the next time."""
     refreshing: dict[bytes, Flight]
     """Refreshes under way here, by the handle of the entry that they are to replace."""
 
@@ -124,7 +130,7 @@ def fetch(place: RemotePlace, seek: Seek, more: tuple[str, ...] = ()) -> Fetch:
 
 def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
     """Read and judge. An entry may carry tags that nobody could know before it was seen; then it is read with those."""
-    more: tuple[str, ...] = ()
+    more = place.extra.get(seek.key, ())
     tries = _READS
     while True:
         asked = fetch(place, seek, more)
@@ -133,6 +139,9 @@ def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
         if sight.more is None:
             return sight
         more, tries = more + sight.more, tries - 1
+        if len(place.extra) > _REMEMBERED:
+            place.extra.clear()
+        place.extra[seek.key] = more
         if not tries:
             return Sight(seek, reading, reason="tags")
 

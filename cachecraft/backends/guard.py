@@ -6,6 +6,7 @@ they end; nothing of connections, functions and values.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
@@ -225,6 +226,20 @@ class Guard:
 
     def close(self) -> None:
         """Let go of every connection, having tried once more what waits."""
+        self._finish()
+        self._spare.close()
+        self.backend.close()
+
+    async def aclose(self) -> None:
+        """As ``close``; what there is to try takes a thread's time, and not the event loop's."""
+        if self.journal or self.breaker.open:
+            await asyncio.to_thread(self._finish)
+        else:
+            self._finish()
+        self._spare.close()
+        await self.backend.aclose()
+
+    def _finish(self) -> None:
         self._prober.close()
         if self.journal:
             try:
@@ -233,12 +248,6 @@ class Guard:
                 pass
         if self.journal:
             log.warning("closed with %d invalidations that never reached Redis", len(self.journal))
-        self._spare.close()
-        self.backend.close()
-
-    async def aclose(self) -> None:
-        self.close()
-        await self.backend.aclose()
 
     def __repr__(self) -> str:
         return f"<Guard {self.breaker!r} {self.journal!r} {self.backend!r}>"
