@@ -12,7 +12,7 @@ BENCHES = $(filter $(BENCH),$(wildcard benchmarks/*.py)) $(filter-out $(BENCH),$
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test lint types unit test-all demo bench race redis-server clean
+.PHONY: help test lint types unit test-all demo bench race chaos redis-server clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -49,6 +49,9 @@ bench: $(VENV)/.with-bench redis-server ## every benchmark, against its peers
 SECONDS = 60
 race: $(VENV)/.with-dev redis-server ## processes that read and write, with faults mixed in; SECONDS=60
 	$(BIN)/python -m tests.race.harness --seconds $(SECONDS)
+
+chaos: $(VENV)/.with-dev redis-server ## production under a hail of faults, then calm; SECONDS=60 ARGS="--seed 1"
+	$(BIN)/python -m tests.chaos.harness --seconds $(SECONDS) $(ARGS)
 
 redis-server:
 	@.ci/ensure-redis

@@ -1,4 +1,4 @@
-"""Runs production under faults for some seconds, then calm, and says what was called, what was wrong, and how slow it got.
+"""Runs production under faults for some seconds, then calm, and says what was called, what was wrong, and how slow.
 
 What it prints when something is wrong is made to find out why: the seed, which deals the same faults in the same order
 again, and a log of all faults and all that the workers noted, in order of time.
@@ -46,12 +46,6 @@ class Outcome:
     left: list[str]
     log: list[str]
 
-    def __getattr__(self, name: str) -> int:
-        try:
-            return self.counts[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
     @property
     def wrong(self) -> dict[str, int]:
         """What must not be, where it was."""
@@ -70,8 +64,8 @@ class Outcome:
             f" {c['slowest'] / 1e6:.3f} s where others' loads are waited for",
             f"{c['hits']:,} hits, {c['stale']} stale, {c['refreshes']} refreshes;"
             f" the breaker opened {c['breaks']} times, {c['journaled']} invalidations had to wait",
-            f"after calm: {c['unwell']} functions uncached, {c['leaks']} things left over, {c['crashed']} workers failed,"
-            f" {len(self.left)} keys too many{': ' + ', '.join(self.left) if self.left else ''}",
+            f"after calm: {c['unwell']} functions uncached, {c['leaks']} things left over,"
+            f" {c['crashed']} workers failed, {len(self.left)} keys too many{': ' + ', '.join(self.left) if self.left else ''}",
             f"faults: {struck}",
         ]
         if self.wrong:
@@ -126,9 +120,7 @@ class Stage:
     def _leases(self) -> list[bytes]:
         keys = [key for key in self.server.cli("KEYS", "*") if b"~tag:" not in key and b"~fn:" not in key]
         stamps = (b"~root", b"~any", b"~runid")
-        return [
-            key for key in keys if not key.endswith(stamps) and self.server.cli("GETRANGE", key, 0, 0) == b"L"
-        ]
+        return [key for key in keys if not key.endswith(stamps) and self.server.cli("GETRANGE", key, 0, 0) == b"L"]
 
     def log(self, struck: list[tuple[float, str]]) -> list[str]:
         noted = []
@@ -188,7 +180,9 @@ def main() -> int:
     parser.add_argument("--sabotage", choices=("none", *SABOTAGE), default="none", help="show that a fault is found")
     parser.add_argument("--log", action="store_true", help="print the log in any case")
     options = parser.parse_args()
-    outcome = chaos(options.seconds, seed=options.seed, only=options.only, pause=options.pause, sabotage=options.sabotage)
+    outcome = chaos(
+        options.seconds, seed=options.seed, only=options.only, pause=options.pause, sabotage=options.sabotage
+    )
     if options.log and not outcome.wrong:
         print(*outcome.log, sep="\n")
     print(outcome)

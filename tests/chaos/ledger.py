@@ -1,8 +1,9 @@
-"""What one process of a chaos run may rely on, and what it found: floors, counters, and notes of everything that is wrong.
+"""What one process of a chaos run may rely on, and what it found: floors, counters, and notes of all that is wrong.
 
 An invalidation is promised to other processes once the server has acknowledged it: when the journals of this process
 are empty after it has returned. Until then it is promised to this process alone, and what others serve meanwhile is
-counted apart (docs/outages.md, "What remains").
+counted apart (docs/outages.md, "What remains"). So is what a process that is cut off from Redis gets of a load that was
+already running in it: of what others invalidated since, it cannot know (docs/protocol.md, "What is not promised").
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,6 +30,20 @@ _BUDGET: Final = 1_000_000
 """Microseconds that the first call in a freeze may cost; what is above is noted each time."""
 _WORTH_NOTING: Final = 300_000
 """Microseconds of a new record."""
+
+
+@dataclass(frozen=True)
+class Floors:
+    """What held for an item when a call started."""
+
+    own: int
+    """The version whose invalidation had returned in this process."""
+    shared: int
+    """The version whose invalidation had reached the server, whoever made it."""
+    told: int
+    """The version whose invalidation had returned anywhere."""
+    at: float
+    """When, by the monotonic clock."""
 
 
 class Ledger:
@@ -83,21 +99,25 @@ class Ledger:
 
     # -- reads -----------------------------------------------------------------------------------------------
 
-    def floors(self, item: int) -> tuple[int, int]:
-        """What a call that starts now must return at the least, and what it would if there were no outages."""
-        return max(self.truth.floor(item), self._own.get(item, 0)), self.truth.told(item)
+    def floors(self, item: int) -> Floors:
+        return Floors(self._own.get(item, 0), self.truth.floor(item), self.truth.told(item), time.monotonic())
 
-    def read(self, kind: str, how: str, item: int, floors: tuple[int, int], value: Any, began: float) -> None:
-        """Check what a call returned, given the floors before it started."""
-        floor, told = floors
+    def read(self, what: str, kind: str, item: int, floors: Floors, value: Any, excused: Callable[[int], bool]) -> None:
+        """Check what a call returned, given the floors when it started.
+
+        ``excused`` says whether a version may come of a load that ran already in this process, cut off from Redis.
+        """
         if not is_made(kind, item, value) or value[1] > self.truth.version(item):
             self.count(WRONG)
-            self.note(f"WRONG {kind} {item} by {how}: {str(value)[:80]}")
-        elif not self.worker.check(item, floor, value):
-            ago = time.time() - began
-            own = self._own.get(item, 0)
-            self.note(f"VIOLATION {kind} {item} by {how}, begun {ago:.3f} s ago: {value[1]} < {floor} (own {own})")
-        elif value[1] < told:
+            self.note(f"WRONG {what}: {str(value)[:80]}")
+            return
+        version = value[1]
+        late = floors.own <= version < floors.shared and excused(version)
+        floor = floors.own if late else max(floors.own, floors.shared)
+        if not self.worker.check(item, floor, value):
+            ago = time.monotonic() - floors.at
+            self.note(f"VIOLATION {what}, begun {ago:.3f} s ago: version {version} where {floors} hold")
+        elif late or version < floors.told:
             self.count(UNTOLD)
 
     def took(self, seconds: float, what: str, *, alone: bool = False) -> None:
@@ -109,7 +129,7 @@ class Ledger:
 
 
 class Pulse:
-    """Tells how long its owner, a thread or a loop, could not run: stopped, starved or blocked. That is no call's cost."""
+    """Tells how long its owner, a thread or a loop, could not run: stopped or starved. That is no call's cost."""
 
     def __init__(self, every: float = 0.01) -> None:
         self.every = every

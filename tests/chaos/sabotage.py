@@ -41,4 +41,6 @@ def careless() -> None:
     MsgpackSerializer.loads = loads  # type: ignore[method-assign]
 
 
-SABOTAGE: Final[dict[str, Callable[[], None]]] = {each.__name__: each for each in (blind, forgetful, trusting, careless)}
+SABOTAGE: Final[dict[str, Callable[[], None]]] = {
+    each.__name__: each for each in (blind, forgetful, trusting, careless)
+}

@@ -46,7 +46,7 @@ _ALONE: Final = 10
 """Keys that only one caller asks for."""
 
 Turn = Generator[Callable[[], Any], Any, None]
-"""What a caller does next: yields calls, to be awaited or not, and is sent what they return or thrown what they raise."""
+"""What a caller does: yields calls, to be awaited or not, and is sent what they return, or thrown what they raise."""
 
 
 class GaveUp(Exception):
@@ -86,22 +86,23 @@ class Life:
 
     def _read(self, kind: Kind, item: int, pulse: Pulse) -> Turn:
         how = self.random.choice(kind.reads) if self.random.random() < 0.15 else kind.call
-        floors, began, lost = self.ledger.floors(item), time.monotonic(), pulse.lost()
-        name, wall = self._name(kind, how, pulse), time.time()
+        name = "call" if how is kind.call else f"read {kind.reads.index(how)}"
+        what = f"{name} of {kind.name} {item} in {'threads' if pulse is self.pulse else 'tasks'}"
+        cut_off, lost, floors = _is_cut_off(kind.cache), pulse.lost(), self.ledger.floors(item)
+
+        def excused(version: int) -> bool:
+            return (cut_off or _is_cut_off(kind.cache)) and self.source.was_under_way(item, version, floors.at)
+
         try:
             value = yield partial(how, item)
         except (SourceError, GaveUp):
             return
         except BaseException as error:
-            self.ledger.failed(f"{kind.name} {item} by {name}: {error!r}")
+            self.ledger.failed(f"{what}: {error!r}")
             return
+        self.ledger.took(time.monotonic() - floors.at - (pulse.lost() - lost) - 10 * SLOW, what)
         if value is not MISSING:
-            self.ledger.read(kind.name, name, item, floors, value, wall)
-        self.ledger.took(time.monotonic() - began - (pulse.lost() - lost) - 10 * SLOW, f"{name} of {kind.name} {item}")
-
-    def _name(self, kind: Kind, how: Any, pulse: Pulse) -> str:
-        colour = "threads" if pulse is self.pulse else "tasks"
-        return f"{'call' if how is kind.call else f'read {kind.reads.index(how)}'} in {colour}"
+            self.ledger.read(what, kind.name, item, floors, value, excused)
 
     def _write(self, kind: Kind, item: int) -> Turn:
         before = self.ledger.truth.version(item)
@@ -308,6 +309,12 @@ class Life:
             self.ledger.note(f"LEFT: {left}")
 
 
+def _is_cut_off(cache: Cache) -> bool:
+    """From Redis, or from what an invalidation that waits names."""
+    stats = cache.stats.as_dict()
+    return bool(stats["breaker_open"] or stats["journal"])
+
+
 _COUNTED: Final = {
     HITS: "hits",
     STALE: "stale",
@@ -321,7 +328,7 @@ def _under_way(keepers: list[tuple[Any, Any]]) -> list[str]:
     """Flights, leases and tasks of caches that nobody calls."""
     found = []
     for keeper, crew in keepers:
-        for name in ("flights", "leading", "watches", "refreshing"):
+        for name in ("flights", "leading", "watches", "refreshing", "adrift"):
             found += [f"{name}: {each!r}" for each in list(getattr(keeper, name).values())]
         found += [f"lease: {each!r}" for each in list(keeper.heart._beats)]
         found += [f"task: {each!r}" for each in list(crew._tasks)]
