@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, Final, Protocol
 
-from cachecraft._core.effects import Delete, Remote, Sweep
+from cachecraft._core.effects import Acquire, Delete, Release, Remote, Store, Sweep
+from cachecraft._core.entry import PLACEHOLDER
 from cachecraft._core.errors import BackendError, told
 from cachecraft._core.ports import Backend
 from cachecraft.backends.breaker import Breaker
@@ -26,6 +28,8 @@ _PROBE: Final = "~probe"
 """A key that is never there: to delete it changes nothing, and only a server that takes invalidations does it."""
 _BATCH: Final = 500
 """Keys that are replayed in one command."""
+_ORPHANS: Final = 1000
+"""Placeholders that are remembered; what is forgotten ends with its lease."""
 
 
 UNGUARDED: Final = dict.fromkeys(("breaker_open", "breaker_opened", "journal", "journaled"), 0.0)
@@ -62,11 +66,13 @@ class Guard:
         self._prefixes: list[str] = []
         self.breaker = breaker or Breaker()
         self.journal = journal or Journal(lambda: [prefix + ROOT for prefix in self._prefixes])
+        self._orphans: deque[Release] = deque(maxlen=_ORPHANS)
+        """Placeholders that may stand though nobody loads under them: whoever comes would wait for nothing."""
         self._refused: frozenset[Item] = frozenset()
         """What the server would not take when it was last offered."""
         self._prober = Prober(
             self._restore,
-            needed=lambda: self.breaker.open or bool(self.journal),
+            needed=lambda: self.breaker.open or bool(self.journal or self._orphans),
             slowly=lambda: not self.breaker.open and len(self.journal) == len(self._refused),
         )
 
@@ -118,6 +124,9 @@ class Guard:
         invalidates = isinstance(effect, (Delete, Sweep))
         if isinstance(effect, (Delete, Sweep)):
             self._keep(effect, error)  # first of all: from here on nobody reads what it was to remove
+        elif (orphan := _orphaned(effect, kind)) is not None:
+            self._orphans.append(orphan)
+            self._prober.wake(news=True)
         if kind is Kind.REFUSED:
             self.breaker.succeeded()
         elif kind in (Kind.DOWN, Kind.LOST):
@@ -157,13 +166,24 @@ class Guard:
         try:
             self._offer(Delete((self._prefixes[0] + _PROBE,)))
             replayed = self._replay()
+            self._release()
         except BackendError as error:
             self._count(error, at_once=kind_of(error) is Kind.DOWN)
             raise
         seconds = self.breaker.close()
         if seconds is not None:  # as loud as its beginning: who heard of that waits for this
             log.warning("Redis is back after %.1f s; %d invalidations were made up for", seconds, replayed)
-        return not self.journal
+        return not (self.journal or self._orphans)
+
+    def _release(self) -> None:
+        """Remove placeholders that nobody loads under, before anybody finds them."""
+        while self._orphans:
+            orphan = self._orphans.popleft()
+            try:
+                self._offer(orphan)
+            except BackendError:
+                self._orphans.append(orphan)
+                raise
 
     def _replay(self) -> int:
         """Replay what waits, and what comes meanwhile; answers how much that was. What is refused stays."""
@@ -190,7 +210,7 @@ class Guard:
             return []
         return [refused for item in batch for refused in self._replay_each([item])] if more else batch
 
-    def _offer(self, effect: Delete | Sweep) -> bool:
+    def _offer(self, effect: Delete | Sweep | Release) -> bool:
         """Whether it was done. The server may refuse, and be in good health."""
         try:
             self._spare.perform(effect)
@@ -222,6 +242,7 @@ class Guard:
         self._spare.after_fork()
         self.breaker.after_fork()
         self.journal.after_fork()
+        self._orphans.clear()  # the parent's to remove
         self._prober.after_fork()
 
     def close(self) -> None:
@@ -251,6 +272,16 @@ class Guard:
 
     def __repr__(self) -> str:
         return f"<Guard {self.breaker!r} {self.journal!r} {self.backend!r}>"
+
+
+def _orphaned(effect: Remote[Any], kind: Kind) -> Release | None:
+    """What is to be removed after an effect failed that would have put, replaced or removed a placeholder."""
+    if isinstance(effect, Acquire):
+        # Where it was not asked, or refused, there is none.
+        return Release(effect.key, PLACEHOLDER + effect.token) if kind in (Kind.LOST, Kind.OURS) else None
+    if isinstance(effect, (Store, Release)) and effect.held.startswith(PLACEHOLDER):
+        return Release(effect.key, effect.held)
+    return None
 
 
 def _batches(items: list[Item]) -> Iterator[list[Item]]:

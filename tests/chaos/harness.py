@@ -65,7 +65,7 @@ class Outcome:
             f"{c['hits']:,} hits, {c['stale']} stale, {c['refreshes']} refreshes;"
             f" the breaker opened {c['breaks']} times, {c['journaled']} invalidations had to wait",
             f"after calm: {c['unwell']} functions uncached, {c['leaks']} things left over,"
-            f" {c['crashed']} workers failed, {len(self.left)} keys too many{': ' + ', '.join(self.left) if self.left else ''}",
+            f" {c['crashed']} workers failed, {len(self.left)} keys too many {self.left or ''}",
             f"faults: {struck}",
         ]
         if self.wrong:
