@@ -428,6 +428,50 @@ def test_the_journal_is_replayed_before_the_breaker_closes(make_guard: Callable[
     assert not guard.journal
 
 
+@both
+@pytest.mark.parametrize(
+    "failing",
+    [
+        Acquire("a:k", b"", b"t" * 16, (), (), (), 5.0),
+        Store("a:k", b"L" + b"t" * 16, b"", 1.0),
+        Release("a:k", b"L" + b"t" * 16),
+    ],
+)
+def test_a_placeholder_that_nobody_loads_under_is_removed_before_redis_is_used_again(
+    make_guard: Callable[..., Guard], failing: Remote[Any], how: str
+) -> None:
+    """Else whoever asks for that key next waits until its lease ends."""
+    removed: list[tuple[Remote[Any], bool]] = []
+    back = threading.Event()
+
+    def answer(effect: Remote[Any]) -> Any:
+        if not back.is_set():
+            return lost(effect)
+        removed.append((effect, guard.breaker.open))
+        return 1
+
+    guard = make_guard(Scripted(lost), Scripted(answer))
+    with pytest.raises(BackendError, match="lost"):
+        perform(guard, failing, how)
+    until(lambda: guard.breaker.open)  # who tries to remove it has met with the same failure
+    back.set()
+    until(lambda: not guard.breaker.open)
+    assert removed == [(Delete(("a:~probe",)), True), (Release("a:k", b"L" + b"t" * 16), True)]
+
+
+@pytest.mark.parametrize("failing", [Store("a:k", b"V" + b"t" * 16, b"", 1.0), fetch("a:k")])
+def test_an_entry_that_could_not_be_replaced_is_left_alone(
+    make_guard: Callable[..., Guard], failing: Remote[Any]
+) -> None:
+    spare = Scripted(fine)
+    guard = make_guard(Scripted(lost), spare)
+    for effect in (failing, fetch("a:1"), fetch("a:2")):
+        with pytest.raises(BackendError, match="lost"):
+            guard.perform(effect)
+    until(lambda: not guard.breaker.open)
+    assert set(spare.asked) == {Delete(("a:~probe",))}
+
+
 def test_each_attempt_is_made_on_a_new_connection(make_guard: Callable[..., Guard]) -> None:
     spare = Scripted(lost)
     guard = make_guard(Scripted(lost), spare)

@@ -480,6 +480,22 @@ def test_a_full_server_serves_hits_and_invalidates(start_redis: Callable[..., Re
         assert f.stats.backend_errors == 1
 
 
+def test_a_store_that_a_full_server_refuses_makes_nobody_wait(
+    start_redis: Callable[..., RedisServer], colour: Colour
+) -> None:
+    """The lease would stand for a minute, and nobody loads under it."""
+    server = start_redis("--maxmemory-policy", "noeviction")
+
+    def load(number: int) -> int:
+        server.cli("CONFIG", "SET", "maxmemory", 1)
+        return number
+
+    with Cache(server.url, namespace="shop") as made:
+        f = made.cached(ttl=60, key="n:{number}", lease=60, wait=60)(colour.loader(load))
+        assert colour(f(1)) == 1
+        until(lambda: not server.cli("EXISTS", f.key(1)))
+
+
 def test_a_replica_that_takes_no_writes_still_serves(start_redis: Callable[..., RedisServer], colour: Colour) -> None:
     server, primary = start_redis(), start_redis()
     with Cache(server.url, namespace="shop", on_unreachable="raise") as made:
