@@ -123,18 +123,19 @@ class Handle:
                 function = self.cache.keeper.function(
                     self.subject, policy, self.tally, self.prefix, fn=self.fn, serializer=self.serializer
                 )
-                function.connect(partial(self._bind, slow=self._slow))
+                function.connect(partial(self._bind, slow=self._slow_of(function)))
                 self._function = function
             return self._function
 
     def _slow_unbound(self, values: tuple[Any, ...]) -> Any:
         if not self.cache.enabled:
             return self._call(values)
-        self.function()
-        return self._slow(values)
-
-    def _slow(self, values: tuple[Any, ...]) -> Any:
         return self._answer(self.function().recall(values, partial(self._call, values)))
+
+    def _slow_of(self, function: Function) -> Callable[[tuple[Any, ...]], Any]:
+        driver, recall, call = self.cache.driver, function.recall, self._call
+        run: Callable[[Flow[Any]], Any] = driver.arun if self.is_async else driver.run
+        return lambda values: run(recall(values, partial(call, values)))
 
     def _answer(self, flow: Flow[Any]) -> Any:
         driver = self.cache.driver

@@ -83,7 +83,7 @@ class Remote(Effect[T]):
     """Leaves something undone if it is cut short, so a caller's cancellation waits until it is through."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)  # as ``Fetch``, made for each hit: frozen, they would cost it a microsecond
 class Reading:
     """What one round trip saw: the bytes under the key, the stamps of its tags, and the key's time to live."""
 
@@ -95,7 +95,7 @@ class Reading:
     """The same for the place aside, where that was asked for; the key's own stamp comes first there."""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Fetch(Remote[Reading]):
     """Read the key and the stamps of its tags in one round trip, with the time left where ``aged``."""
 

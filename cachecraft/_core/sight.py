@@ -27,7 +27,7 @@ _REMEMBERED: Final = 10_000
 """Of so many keys, what more there was to read."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # these two are made for each call: frozen, they would cost a hit a microsecond
 class Seek:
     """One call on its way: the key, the tags an entry must carry, and those to read beside them before a load."""
 
@@ -46,7 +46,7 @@ class Seek:
         return replace(self, key=name, tags=(self.key, *self.tags), beside=self.key)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sight:
     """What a reading of the key came to."""
 
@@ -74,6 +74,8 @@ class RemotePlace(Protocol):
 
     policy: Policy
     tally: Tally
+    aged: bool
+    """Whether an entry's age matters, rather than only whether it is there."""
     schema: bytes
     """Results of another schema are not its own."""
     flights: dict[bytes, Flight]
@@ -125,7 +127,7 @@ class Won:
 
 
 def fetch(place: RemotePlace, seek: Seek, more: tuple[str, ...] = ()) -> Fetch:
-    return Fetch(seek.key, seek.wanted + more, place.policy.aged, place.aside(seek.key))
+    return Fetch(seek.key, seek.tags + seek.watched + more, place.aged, place.aside(seek.key))
 
 
 def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from enum import Enum, auto
-from typing import Final
+from typing import Any, Final
 
 import hiredis
 import redis
@@ -62,6 +62,9 @@ def failure(error: BaseException) -> BackendError:
     wrapped.__cause__ = error
     return wrapped
 
+
+refusal: Final[Any] = redis.connection.DefaultParser.parse_error
+"""From what a server says in an error to redis-py's class for it."""
 
 _ECHO: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 

@@ -86,7 +86,8 @@ class Guard:
 
     def perform(self, effect: Remote[Any]) -> Any:
         try:
-            self._admit(effect)
+            if self.breaker.open or self.journal:
+                self._admit(effect)
             answer = self.backend.perform(effect)
         except BaseException as error:
             return self._failed(effect, error)
@@ -95,7 +96,8 @@ class Guard:
 
     async def aperform(self, effect: Remote[Any]) -> Any:
         try:
-            self._admit(effect)
+            if self.breaker.open or self.journal:
+                self._admit(effect)
             answer = await self.backend.aperform(effect)
         except BaseException as error:
             return self._failed(effect, error)

@@ -19,11 +19,10 @@ import redis.asyncio.connection as aredis
 
 from cachecraft._core.errors import BackendError, BackendTimeout
 from cachecraft.backends.commands import Command
-from cachecraft.backends.failures import Exhausted, failure
+from cachecraft.backends.failures import Exhausted, failure, refusal
 from cachecraft.backends.transports import Dialling, Fences, Talk, answered, in_full
 
 _MOST_WAITING: Final = 20_000
-_refusal: Any = redis.connection.DefaultParser.parse_error  # which the other colour's connections use
 
 
 class _Question:
@@ -44,7 +43,7 @@ class Pipe(asyncio.Protocol):
     def __init__(self, dialling: Dialling) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeout = dialling.timeout
-        self._reader = hiredis.Reader(replyError=_refusal)
+        self._reader = hiredis.Reader(replyError=refusal)
         self._questions: deque[_Question] = deque()
         self._outbox: list[bytes] = []
         self._transport: asyncio.Transport | None = None
@@ -162,7 +161,8 @@ class AsyncTransport:
         try:
             if pipe is None or not pipe.open or pipe.fences != self.fences:
                 pipe = await self._connected()
-            return await _exchange(pipe, commands)
+            replies = await pipe.ask(commands)
+            return replies if not answered(replies) else await _exchange(pipe, commands, replies)
         except Exception as error:
             raise failure(error) from error
 
@@ -269,8 +269,10 @@ def _introduction(options: dict[str, Any]) -> list[Command]:
     return commands or [("PING",)]
 
 
-async def _exchange(pipe: Pipe, commands: Sequence[Command]) -> list[Any]:
-    replies = await pipe.ask(commands)
+async def _exchange(pipe: Pipe, commands: Sequence[Command], replies: list[Any] | None = None) -> list[Any]:
+    """Send commands, unless there are replies to them already, and those again whose script the server did not know."""
+    if replies is None:
+        replies = await pipe.ask(commands)
     again = answered(replies)
     if again:
         for at, reply in zip(again, await pipe.ask([in_full(commands[at]) for at in again]), strict=True):

@@ -81,6 +81,7 @@ class Remote:
         self.prefix = prefix
         self.serializer = serializer
         self.schema = schema
+        self.aged = policy.aged
         #: The stamps all of its entries carry: the namespace's and its own.
         self.own = f"{prefix}~fn:{subject.label}"
         #: What its keys end in while another release's entry, or another function's, has the key itself.
@@ -140,9 +141,12 @@ class Remote:
         )
 
     def _judge_entry(self, seek: Seek, tags: tuple[str, ...], reading: Reading, entry: Entry) -> Sight:
+        mine = entry.schema == self.schema or self.by_hand
         if entry.tags == tags:
             current = entry.stamps == reading.stamps
         else:
+            # Without a tag that ours have, an invalidation meant for ours could not reach it.
+            mine = mine and set(seek.tags) <= set(entry.tags)
             stamps = dict(zip(tags, reading.stamps, strict=True))
             more = tuple(tag for tag in entry.tags if tag not in stamps)
             if more:
@@ -150,10 +154,7 @@ class Remote:
             current = all(stamps[tag] == stamp for tag, stamp in zip(entry.tags, entry.stamps, strict=True))
         if not current:
             return Sight(seek, reading, reason="invalidated")
-        # Without a tag that ours have, an invalidation meant for ours could not reach it.
-        if (entry.schema != self.schema and not self.by_hand) or not set(seek.tags) <= set(entry.tags):
-            return self._beside(seek, tags, reading)
-        return self._judge_age(seek, reading, entry)
+        return self._judge_age(seek, reading, entry) if mine else self._beside(seek, tags, reading)
 
     def _beside(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight:
         """The key has a good entry, and it is another's: ours are aside of it."""
@@ -171,7 +172,7 @@ class Remote:
             log.debug("an entry of %s does not open: %s", self.subject.label, error)
             return Sight(seek, reading, reason="encryption")
         take = self._reader(entry, payload)
-        if not self.policy.aged:
+        if not self.aged:
             verdict = Verdict.FRESH
         else:
             policy = self.policy
@@ -207,7 +208,7 @@ class Remote:
         """Decode at once, so that what cannot be decoded is a miss."""
         if entry.flags & ~_FLAGS:
             raise CorruptError(f"flags {entry.flags} are unknown here")
-        for name, flag in _CODECS.items():
+        for name, flag in _CODECS.items() if entry.flags else ():
             if entry.flags & flag:
                 payload = decompress(payload, codec=name, limit=_LIMIT)  # type: ignore[arg-type]  # a known codec
         if entry.flags & FAILURE:
@@ -220,8 +221,7 @@ class Remote:
     def token(self) -> bytes:
         return os.urandom(TOKEN)
 
-    def clock(self) -> float:
-        return time.monotonic()
+    clock = staticmethod(time.monotonic)
 
     def random(self) -> float:
         return self.keeper.settings.random()  # type: ignore[no-any-return]  # settings are Any

@@ -1,4 +1,4 @@
-"""The way to Redis for threads, a bounded pool of redis-py's connections and a deadline; and what tasks share of it.
+"""The way to Redis for threads, a bounded pool of connections and a deadline; and what tasks share of it.
 
 It knows commands and replies, no entry and no key. Nothing is retried beneath: what fails is a ``BackendError`` within
 its deadline. A connection that anything went wrong on is closed, never used again.
@@ -7,7 +7,6 @@ its deadline. A connection that anything went wrong on is closed, never used aga
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 import threading
 import time
@@ -20,9 +19,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cachecraft._core.errors import BackendTimeout, OptionError
+from cachecraft._core.errors import OptionError
 from cachecraft.backends.commands import SCRIPTS, Command
 from cachecraft.backends.failures import Exhausted, failure
+from cachecraft.backends.lines import Line
 
 _IDENTITY: Final = frozenset({"host", "port", "db", "username", "password", "path", "client_name"})
 
@@ -90,23 +90,8 @@ Talk = Generator[list[Command], Any, Any]
 Fences = tuple[int, int]
 """What a connection must have been greeted for: after how many outages, and for how many namespaces."""
 
-_Greeted = tuple[Any, Fences]
+_Greeted = tuple[Line, Fences]
 """A connection, and what it was greeted for."""
-
-
-_RedisParser: Any = redis.connection.DefaultParser
-
-
-class _Parser(_RedisParser):  # type: ignore[misc]  # as above
-    """Reads replies until a deadline: a socket's own timeout begins anew with every piece that drips in."""
-
-    deadline = math.inf
-
-    def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
-        if time.monotonic() > self.deadline:
-            raise BackendTimeout("Redis: the replies took longer than the deadline")
-        return super().read_from_socket(*args, **kwargs)
-
 
 _pools: Final[dict[int, deque[_Greeted]]] = {}
 """The idle connections of each transport. The garbage collector ends what it collects in any order; what is held here
@@ -127,8 +112,9 @@ class Transport:
     def _reset(self) -> None:
         self._changed = threading.Condition()
         self._idle: deque[_Greeted] = deque()
-        self._open = 0
-        """Connections that somebody uses or dials."""
+        self._total = 0
+        """Connections that there are: idle, in use, or being dialled."""
+        self._waiting = 0
         self._dials_until = 0.0
         """By when whoever dials has ended: a time, lest one interrupted before it began keeps all others from it."""
         _pools[id(self)] = self._idle
@@ -160,81 +146,94 @@ class Transport:
             if greeted is None:
                 greeted = self._dialled()
             result = work(greeted[0], subject)
-        except redis.exceptions.ResponseError as error:
-            # The server said no, in step: the connection is as good as before.
-            self._leave(greeted)
-            raise failure(error) from error
         except BaseException as error:
-            if greeted is not None:
-                greeted[0].disconnect()
-            self._leave(None)
+            # Where the server said no, in step, the connection is as good as before.
+            if greeted is not None and isinstance(error, redis.exceptions.ResponseError):
+                self._put_back(greeted)
+            else:
+                self._discard(greeted)
             if isinstance(error, Exception):
                 raise failure(error) from error
             raise
-        else:
-            self._leave(greeted)
-            return result
+        self._put_back(greeted)
+        return result
 
     def _taken(self) -> _Greeted | None:
         """An idle connection, or ``None`` and leave to dial.
 
-        One thread dials at a time. When many come at once, most find the connection of one that is done already sooner
-        than they could have had their own.
-
         Raises:
-            BackendTimeout: there was neither within the deadline.
+            Exhausted: there was neither in time.
         """
-        # As long as a dial of one's own could take: whoever dials for all may be at the beginning of it.
-        until = time.monotonic() + self._dialling.longest
         while True:
-            with self._changed:
-                while not self._idle and not self._may_dial():
-                    if not self._changed.wait(until - time.monotonic()):
-                        raise self._dialling.exhausted()
-                self._open += 1
-                if not self._idle:
-                    self._dials_until = time.monotonic() + self._dialling.longest
-                    return None
-                greeted = self._idle.pop()
-            if self._usable(greeted):
+            try:
+                greeted: _Greeted | None = self._idle.pop()
+            except IndexError:
+                greeted = self._awaited()
+            if greeted is None or self._usable(greeted):
                 return greeted
-            greeted[0].disconnect()
-            self._leave(None)
+            self._discard(greeted)
 
-    def _may_dial(self) -> bool:
-        return self._open < self._dialling.pool_size and self._dials_until <= time.monotonic()
-
-    def _leave(self, greeted: _Greeted | None) -> None:
-        """Put a connection back, or its place if there is none to put back."""
+    def _awaited(self) -> _Greeted | None:
+        """One thread dials at a time. When many come at once, most find the connection of one that is done already
+        sooner than they could have had their own.
+        """
+        began = time.monotonic()
         with self._changed:
-            self._open -= 1
-            if greeted is not None:
-                self._idle.append(greeted)
-            self._changed.notify()
+            self._waiting += 1
+            try:
+                while True:
+                    if self._idle:
+                        with contextlib.suppress(IndexError):  # those who need not wait take no lock
+                            return self._idle.pop()
+                    now = time.monotonic()
+                    dials = self._dials_until > now
+                    if self._total < self._dialling.pool_size and not dials:
+                        self._dials_until = now + self._dialling.longest
+                        self._total += 1
+                        return None
+                    left = began + (self._dialling.longest if dials else self._dialling.timeout) - now
+                    if left <= 0:
+                        raise self._dialling.exhausted()
+                    self._changed.wait(left)
+            finally:
+                self._waiting -= 1
+
+    def _put_back(self, greeted: _Greeted) -> None:
+        self._idle.append(greeted)
+        # Whoever is about to wait has said so before it looked for an idle one the last time.
+        if self._waiting:
+            with self._changed:
+                self._changed.notify()
         if self._closed:
             self._hang_up()
 
+    def _discard(self, greeted: _Greeted | None) -> None:
+        if greeted is not None:
+            greeted[0].close()
+        with self._changed:
+            self._total -= 1
+            self._changed.notify()
+
     def _usable(self, greeted: _Greeted) -> bool:
-        connection, fences = greeted
+        line, fences = greeted
         try:
-            # Unread data means a reply to somebody else's question, or the end of the connection.
-            return fences == self.fences and connection.is_connected and not connection.can_read()
+            return fences == self.fences and line.is_usable()
         except Exception:  # whatever it is, this connection is not to be used
             return False
 
-    def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
-        replies = self._talk(connection, commands)
+    def _exchange(self, line: Line, commands: Sequence[Command]) -> list[Any]:
+        replies = line.ask(commands, self._dialling.timeout)
         for at in answered(replies):
-            replies[at] = self._talk(connection, [in_full(commands[at])])[0]
+            replies[at] = line.ask([in_full(commands[at])], self._dialling.timeout)[0]
             answered([replies[at]])
         return replies
 
-    def _hold(self, connection: Any, talk: Talk) -> Any:
+    def _hold(self, line: Line, talk: Talk) -> Any:
         try:
             commands = next(talk)
             while True:
                 try:
-                    replies = self._exchange(connection, commands)
+                    replies = self._exchange(line, commands)
                 except redis.exceptions.ResponseError as error:
                     commands = talk.throw(error)
                 else:
@@ -251,29 +250,14 @@ class Transport:
                 self._changed.notify()
 
     def _dial(self) -> _Greeted:
-        options = redis.connection.parse_url(self._dialling.url)  # type: ignore[no-untyped-call]  # as above
-        kind: Any = options.pop("connection_class", redis.Connection)
-        connection = kind(**{**options, **self._dialling.options()}, parser_class=_Parser)
         fences = self.fences  # a namespace that comes while we greet is not greeted for
-        connection._parser.deadline = time.monotonic() + self._dialling.longest
+        line = Line(self._dialling.url, self._dialling.options(), self._dialling.longest)
         try:
-            connection.connect()
-            self._hold(connection, self._greet())
+            self._hold(line, self._greet())
         except BaseException:
-            connection.disconnect()
+            line.close()
             raise
-        return connection, fences
-
-    def _talk(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
-        connection._parser.deadline = time.monotonic() + self._dialling.timeout
-        connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-        replies: list[Any] = []
-        for _ in commands:
-            try:
-                replies.append(connection.read_response(disconnect_on_error=False))
-            except redis.exceptions.ResponseError as error:
-                replies.append(error)
-        return replies
+        return line, fences
 
     @property
     def connected(self) -> bool:
@@ -292,12 +276,12 @@ class Transport:
     def _hang_up(self) -> None:
         while self._idle:
             with contextlib.suppress(IndexError):
-                self._idle.pop()[0].disconnect()
+                self._discard(self._idle.pop())
 
     def __del__(self, _ending: Callable[[], bool] = sys.is_finalizing) -> None:
         if not _ending():
-            for connection, _ in _pools.pop(id(self), ()):  # they stay in sight: whose transport this is may ask yet
-                connection.disconnect()
+            for line, _ in _pools.pop(id(self), ()):  # they stay in sight: whose transport this is may ask yet
+                line.close()
 
     def __repr__(self) -> str:
         return f"<Transport: {len(self._idle)} idle connections>"

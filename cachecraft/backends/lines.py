@@ -1,0 +1,80 @@
+"""One connection of a thread to Redis: redis-py opens it and logs in, and from then on bytes go and come here.
+
+redis-py's own reading of a reply costs as much as all the rest of a hit. It knows commands and replies, no entry and no
+key. A line that anything went wrong on is closed, never used again.
+"""
+
+from __future__ import annotations
+
+import math
+import select
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import hiredis
+import redis
+
+from cachecraft._core.errors import BackendTimeout
+from cachecraft.backends.commands import Command
+from cachecraft.backends.failures import refusal
+
+_PIECE: Final = 65_536
+_RedisParser: Any = redis.connection.DefaultParser
+
+
+class _Parser(_RedisParser):  # type: ignore[misc]  # redis-py's types say nothing here
+    """Reads what is said at login until a deadline: a socket's timeout begins anew with every piece that drips in."""
+
+    deadline = math.inf
+
+    def read_from_socket(self, *args: Any, **kwargs: Any) -> Any:
+        if time.monotonic() > self.deadline:
+            raise BackendTimeout("Redis: the login took longer than the deadline")
+        return super().read_from_socket(*args, **kwargs)
+
+
+class Line:
+    """Questions and their replies, one after the other."""
+
+    def __init__(self, url: str, options: dict[str, Any], within: float) -> None:
+        given = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]  # so redis-py has it
+        kind: Any = given.pop("connection_class", redis.Connection)
+        self._connection = kind(**{**given, **options}, parser_class=_Parser)
+        self._connection._parser.deadline = time.monotonic() + within
+        try:
+            self._connection.connect()
+        except BaseException:
+            self.close()
+            raise
+        self._socket = self._connection._sock
+        self._reader = hiredis.Reader(replyError=refusal)
+        self._unread = select.poll()
+        self._unread.register(self._socket, select.POLLIN)
+
+    def ask(self, commands: Sequence[Command], within: float) -> list[Any]:
+        """Send commands in one go, and read all replies, refusals among them, within so many seconds."""
+        until = time.monotonic() + within
+        self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))
+        replies: list[Any] = []
+        gets = self._reader.gets
+        for _ in commands:
+            while (reply := gets()) is False:
+                data = self._socket.recv(_PIECE)
+                if not data:
+                    raise redis.ConnectionError("the server closed the connection")
+                if time.monotonic() > until:
+                    raise BackendTimeout("Redis: the replies took longer than the deadline")
+                self._reader.feed(data)
+            replies.append(reply)
+        return replies
+
+    def is_usable(self) -> bool:
+        """Whether nothing has come unasked: a reply to somebody else's question, or the end of the connection."""
+        return not self._unread.poll(0)
+
+    def close(self) -> None:
+        self._connection.disconnect()
+
+    def __repr__(self) -> str:
+        return f"<Line {'open' if self._connection._sock is not None else 'closed'}>"
