@@ -17,20 +17,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from cachecraft import MISSING, Cache
+from tests.chaos.calm import PATIENCE, settle
 from tests.chaos.kinds import Kind, kinds
-from tests.chaos.ledger import (
-    BREAKS,
-    CANCELLED,
-    FORKS,
-    HITS,
-    JOURNALED,
-    LEFT,
-    REFRESHES,
-    STALE,
-    UNWELL,
-    Ledger,
-    Pulse,
-)
+from tests.chaos.ledger import CANCELLED, FORKS, Ledger, Pulse
 from tests.chaos.sabotage import SABOTAGE
 from tests.chaos.source import Source, SourceError, made
 from tests.race.truth import ITEMS, Truth
@@ -40,8 +29,6 @@ CALLERS: Final = 4
 """Threads, and as many tasks."""
 SLOW: Final = 0.01
 """Seconds that a loader takes on average, and a tenth of what it takes at the most."""
-PATIENCE: Final = 15.0
-"""Seconds within which all is well after the last fault."""
 _ALONE: Final = 10
 """Keys that only one caller asks for."""
 
@@ -271,74 +258,14 @@ class Life:
         self._ended.set()
         await awatch
         watch.join()
-        await self._settle()
-
-    async def _settle(self) -> None:
-        """The faults are over, and so are the calls: everything caches again, and nothing is left."""
         self.source.fails = False
-        deadline = time.monotonic() + PATIENCE
-        item = self.ledger.worker.number
-        for sync, tasks in zip(self.kinds, self.akinds, strict=True):
-            well = False
-            while not well and time.monotonic() < deadline:
-                await tasks.call(item)
-                well = await tasks.get(item) is not MISSING
-                sync.call(item)
-                well = well and sync.get(item) is not MISSING
-                await asyncio.sleep(0 if well else 0.05)
-            if not well:
-                self.ledger.count(UNWELL)
-                self.ledger.note(f"UNWELL: {sync.name} is not kept: {sync.cache.stats.as_dict()}")
-        self.ledger.publish()
-        for cache in self.caches:
-            stats = cache.stats
-            for counter, name in _COUNTED.items():
-                self.ledger.count(counter, int(getattr(stats, name)))
-        keepers = [(cache.keeper, cache.driver.crew) for cache in self.caches]
-        await self._none_left(lambda: _under_way(keepers))
-        for cache in self.caches:
-            await cache.aclose()
-        await self._none_left(_running)
-
-    async def _none_left(self, found: Callable[[], list[str]]) -> None:
-        deadline = time.monotonic() + PATIENCE
-        while found() and time.monotonic() < deadline:
-            await asyncio.sleep(0.02)
-        if left := found():
-            self.ledger.count(LEFT, len(left))
-            self.ledger.note(f"LEFT: {left}")
+        await settle(self.caches, self.kinds, self.akinds, self.ledger)
 
 
 def _is_cut_off(cache: Cache) -> bool:
     """From Redis, or from what an invalidation that waits names."""
     stats = cache.stats.as_dict()
     return bool(stats["breaker_open"] or stats["journal"])
-
-
-_COUNTED: Final = {
-    HITS: "hits",
-    STALE: "stale",
-    REFRESHES: "refreshes",
-    BREAKS: "breaker_opened",
-    JOURNALED: "journaled",
-}
-
-
-def _under_way(keepers: list[tuple[Any, Any]]) -> list[str]:
-    """Flights, leases and tasks of caches that nobody calls."""
-    found = []
-    for keeper, crew in keepers:
-        for name in ("flights", "leading", "watches", "refreshing", "adrift"):
-            found += [f"{name}: {each!r}" for each in list(getattr(keeper, name).values())]
-        found += [f"lease: {each!r}" for each in list(keeper.heart._beats)]
-        found += [f"task: {each!r}" for each in list(crew._tasks)]
-    return found
-
-
-def _running() -> list[str]:
-    """Threads of caches that are closed, and tasks of anybody."""
-    threads = [thread.name for thread in threading.enumerate() if thread.name.startswith("cachecraft")]
-    return threads + [repr(task) for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 def _drive(turn: Turn) -> None:
