@@ -32,9 +32,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
         raise
     else:
         cost = _ended(place, flight)
-        # Copied now: the caller may change its own the moment it has it.
-        flight.copier = place.copier(value)
-        flight.settle(LANDED, value if flight.copier is None else flight.copier(value))
+        land(place, flight, value)
         try:
             yield from store(place, won, value, cost, held or won.held)
         except BackendError as error:
@@ -44,6 +42,19 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
         if lease is not None:
             lease.end()
         off_the_board(place, won.token)
+
+
+def land(place: RemotePlace, flight: Flight, value: Any) -> None:
+    """Hand a result to those who joined. What cannot be copied for them, each has to load for itself."""
+    try:
+        copier = place.copier(value)
+        # Copied now: the caller may change its own the moment it has it.
+        shared = value if copier is None else copier(value)
+    except Exception:  # a foreign __copy__ may raise anything, and nesting may be bottomless
+        flight.settle(ABANDONED, None)
+    else:
+        flight.copier = copier
+        flight.settle(LANDED, shared)
 
 
 def _ended(place: RemotePlace, flight: Flight) -> float:
