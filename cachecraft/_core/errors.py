@@ -47,6 +47,10 @@ class BackendTimeout(BackendError, TimeoutError):
     """The backend did not answer within its deadline."""
 
 
+class BackendRefused(BackendError):
+    """The backend answered, and would not do it. Other commands that left with the one it refused may be done."""
+
+
 class ClosedError(CacheError, RuntimeError):
     """The cache was used after ``close()``."""
 
