@@ -57,6 +57,7 @@ def test_a_pool_that_is_used_up_is_a_counted_miss(proxy: Proxy) -> None:
             assert list(pool.map(f, [1] * 5, timeout=BUDGET)) == [1] * 5
         assert f.stats.backend_errors == 5
         proxy.let_go()
+        until(lambda: not small.stats.breaker_open)
         assert f(1) == 1
         assert f.stats.hits == 1
 
