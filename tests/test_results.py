@@ -1,4 +1,4 @@
-"""Whatever a loader returns: a later call gets the same in value and type, or nothing is stored (P4), in both places."""
+"""Whatever a loader returns: a later call gets the same in value and type, or nothing is stored (P4)."""
 
 from __future__ import annotations
 
