@@ -1,6 +1,7 @@
 """The fixtures every test may use: a real Redis, a clock in the test's hand, and `async def` tests."""
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 import hypothesis
 import pytest
+from redis.exceptions import RedisError
 
 from cachecraft import Cache
 from tests.callers import Async, Sync, flights_of, running_loop, until
@@ -80,13 +82,25 @@ def redis_server() -> Iterator[RedisServer]:
     """The shared server. A test that reconfigures, freezes or kills one takes its own from `start_redis`."""
     with RedisServer() as server:
         yield server
+        assert server.keys_without_ttl() == []
 
 
 @pytest.fixture
-def start_redis() -> Iterator[Callable[..., RedisServer]]:
-    """`start_redis(*args)` starts a further server, which ends with the test."""
+def start_redis(request: pytest.FixtureRequest) -> Iterator[Callable[..., RedisServer]]:
+    """`start_redis(*args)` starts a further server, which ends with the test, looked through as the shared one is."""
+    started: list[RedisServer] = []
     with ExitStack() as servers:
-        yield lambda *args: servers.enter_context(RedisServer(*args))
+
+        def start(*args: str) -> RedisServer:
+            started.append(servers.enter_context(RedisServer(*args)))
+            return started[-1]
+
+        yield start
+        for server in started:
+            if server.paused:
+                server.resume()
+            with contextlib.suppress(RedisError, OSError):  # it was killed, or answers nobody any more
+                _no_lasting_keys(server, request)
 
 
 @pytest.fixture
@@ -94,5 +108,11 @@ def redis_url(redis_server: RedisServer, request: pytest.FixtureRequest) -> Iter
     """The shared server, empty. Afterwards every key must have a ttl (P6), unless marked `plain_keys`."""
     redis_server.cli("FLUSHALL")
     yield redis_server.url
-    if request.node.get_closest_marker("plain_keys") is None and (keys := redis_server.keys_without_ttl()):
+    _no_lasting_keys(redis_server, request)
+
+
+def _no_lasting_keys(server: RedisServer, request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("plain_keys") is not None:
+        server.cli("FLUSHALL")
+    elif keys := server.keys_without_ttl():
         pytest.fail(f"keys without a ttl were left: {', '.join(keys)}", pytrace=False)

@@ -1,10 +1,11 @@
-"""A TCP proxy between a cache and its Redis: counts commands and round trips, holds replies back, cuts lines."""
+"""A TCP proxy between a cache and its Redis: counts what passes, delays it, holds replies back, cuts lines."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Self
@@ -35,8 +36,10 @@ class Proxy:
     by an answer. Each connection's greeting counts too: warm up, then `forget`.
     """
 
-    def __init__(self, target: int) -> None:
+    def __init__(self, target: int, *, delay: Callable[[], float] | None = None) -> None:
         self.target = target
+        self.delay = delay
+        """Seconds by which each piece is late, in either direction; lines overtake each other."""
         self.commands: list[tuple[bytes, ...]] = []
         self.round_trips = 0
         self.lines_made = 0
@@ -147,11 +150,15 @@ class Proxy:
                 while (command := line.requests.gets()) is not False:
                     self.commands.append(tuple(command))
                 self._changed.notify_all()
+            if self.delay is not None:
+                time.sleep(self.delay())
             line.server.sendall(data)
 
     def _answer(self, line: _Line) -> None:
         while data := line.server.recv(65536):
             line.answered = True
+            if self.delay is not None:
+                time.sleep(self.delay())
             while data:
                 with self._changed:
                     self._changed.wait_for(lambda: self._room is None or self._room > 0)

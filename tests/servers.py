@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from redis import Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import BusyLoadingError, RedisError
 from redis.retry import Retry
 
 REMEDY = "redis-server is not on PATH: run .ci/ensure-redis, or install it (apt-get install redis-server)"
@@ -65,8 +65,16 @@ class RedisServer:
     def log(self) -> str:
         return (self.dir / "redis.log").read_text(errors="replace")
 
-    def start(self) -> None:
-        """Start, the first time on a free port, later on the same one, and return when it answers."""
+    def with_options(self, *args: str) -> Self:
+        """Add options for the next start."""
+        self._args += args
+        return self
+
+    def start(self, *, loading: bool = False) -> None:
+        """Start, the first time on a free port, later on the same one, and return when it answers.
+
+        With ``loading``, when it answers that it loads its snapshot.
+        """
         if self._process is not None:
             raise RuntimeError(f"{self!r} runs already")
         if (program := shutil.which("redis-server")) is None:
@@ -84,7 +92,7 @@ class RedisServer:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,  # Ctrl-C is for the tests; they stop the server
                 )
-            if self._answers(deadline):
+            if self._answers(deadline, loading):
                 return
             self.kill()
             # Somebody may take the port between our look and the server's bind: look again.
@@ -129,14 +137,17 @@ class RedisServer:
         state = "stopped" if self._process is None else f"pid={self._process.pid}"
         return f"<RedisServer port={self.port} {'paused ' if self.paused else ''}{state}>"
 
-    def _answers(self, deadline: float) -> bool:
+    def _answers(self, deadline: float, loading: bool) -> bool:
         """Wait until our own process answers: on a clash, another server would answer on that port."""
         while self._process is not None and self._process.poll() is None and time.monotonic() < deadline:
             try:
                 if self.cli("PING") and self.cli("INFO", "server")["process_id"] == self.pid:
                     return True
+            except BusyLoadingError:
+                if loading:
+                    return True
             except (RedisError, OSError):
-                pass  # not listening yet, or still loading its snapshot
+                pass  # not listening yet
             time.sleep(0.005)
         return False
 

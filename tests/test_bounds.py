@@ -1,5 +1,6 @@
 """Memory is bounded, by entries and by bytes, whatever threads do (P6)."""
 
+import asyncio
 import random
 import sys
 import threading
@@ -229,3 +230,25 @@ def test_a_bound_of_one_survives_threads(make_cache: Callable[..., Cache], optio
     for worker in [Sync().start(work, seed) for seed in range(4)]:
         worker.result(30)
     assert len(cache._keeper.memory) == 1
+
+
+def test_a_million_keys_leave_a_bounded_memory_and_no_flights() -> None:
+    with Cache(max_entries=1000) as made:
+
+        @made.cached
+        def load(x: int) -> int:
+            return x
+
+        @made.cached
+        async def aload(x: int) -> int:
+            return x
+
+        async def many() -> int:
+            return sum([await aload(x) == x for x in range(200_000)])
+
+        assert sum(load(x) == x for x in range(800_000)) + asyncio.run(many()) == 1_000_000
+        assert load.stats.loads + aload.stats.loads == 1_000_000
+        memory = made._keeper.memory  # type: ignore[union-attr]  # used, so it is there
+        assert len(memory) == 1000
+        assert flights_of(made) == []
+        assert sum(len(table.flights) for table in memory.tables) == 0

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -139,6 +140,31 @@ def test_killed_in_use_and_back(server: RedisServer, made: Cache, colour: Colour
     until(lambda: is_well(made))
     colour(prices.f(1))
     assert colour(prices.f.get(1)) == 1
+
+
+def test_killed_in_use_and_back_after_two_seconds_it_caches_again_within_two(server: RedisServer, made: Cache) -> None:
+    """However far apart the attempts have come to be meanwhile. Functions and coroutine functions alike."""
+    prices = Prices(made, Sync(), [1])
+    prices.f(1)
+
+    async def served() -> bool:
+        await made.aset("k", 1)
+        return await made.aget("k") == 1
+
+    assert asyncio.run(served())
+    server.kill()
+    end = time.monotonic() + 2.0
+    while time.monotonic() < end:
+        assert prices.f(1) == 1
+        assert not asyncio.run(served())
+        time.sleep(0.05)  # as long as it is away; it cannot tell us
+    server.start()
+    back = time.monotonic()
+    until(lambda: is_well(made))
+    assert time.monotonic() - back < 2.0
+    prices.f(2)
+    assert prices.f.get(2) == 1
+    assert asyncio.run(served())
 
 
 def test_no_connection_from_before_an_outage_is_used_after_it(server: RedisServer, made: Cache) -> None:

@@ -1,5 +1,7 @@
 """Every entry has a ttl, and its jitter spreads it (P6)."""
 
+import itertools
+import random
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -127,6 +129,22 @@ def test_entries_stored_together_do_not_expire_together(clock: FakeClock, colour
     assert 20 < alive < 180
     clock.advance(181)
     assert all(colour(load.get(x)) is MISSING for x in range(200))
+
+
+def test_ten_thousand_entries_expire_evenly_over_the_jitter(make_cache: Callable[..., Cache], clock: FakeClock) -> None:
+    """Of an hour with 10 to 20 % on top: a tenth of them in each of the ten parts of those six minutes."""
+    cache = make_cache(jitter=Jitter(0.10, 0.20), random=random.Random(7).random, max_entries=20_000)
+    load = one(cache, Sync(), ttl=3600)
+    for x in range(10_000):
+        load(x)
+    clock.advance(3960)
+    left = [10_000]
+    for _ in range(10):
+        clock.advance(36)
+        left.append(sum(load.get(x) is not MISSING for x in range(10_000)))
+    ended = [before - after for before, after in itertools.pairwise(left)]
+    assert left[-1] == 0
+    assert all(850 < each < 1150 for each in ended), ended  # five standard deviations
 
 
 def test_a_ttl_may_follow_from_the_result(cache: Cache, clock: FakeClock, colour: Colour) -> None:

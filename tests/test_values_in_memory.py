@@ -240,7 +240,7 @@ def test_memory_holds_any_object(cache: Cache, colour: Colour) -> None:
         def __reduce__(self) -> Any:
             raise TypeError
 
-    things: list[Any] = [Unpicklable(), (i for i in range(3)), lambda: 1, threading.Lock()]
+    things: list[Any] = [Unpicklable(), iter([1]), lambda: 1, threading.Lock()]
     for thing in things:
         load = keeper(cache, colour, lambda thing=thing: thing)
         assert colour(load()) is colour(load()) is thing

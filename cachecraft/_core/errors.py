@@ -51,6 +51,10 @@ class BackendSuspended(BackendError):
     """The backend is not asked for now: it did not answer lately, or has yet to be told of an invalidation."""
 
 
+class BackendRefused(BackendError):
+    """The backend answered, and would not do it. Other commands that left with the one it refused may be done."""
+
+
 class ClosedError(CacheError, RuntimeError):
     """The cache was used after ``close()``."""
 

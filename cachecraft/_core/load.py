@@ -51,10 +51,21 @@ def _fly(place: RemotePlace, flight: Flight, run: Run) -> Flow[Any]:
         flight.settle(FAILED if isinstance(error, Exception) else ABANDONED, error)
         raise
     _ended(place, flight)
-    # Copied now: the caller may change its own the moment it has it.
-    flight.copier = place.copier(value)
-    flight.settle(LANDED, value if flight.copier is None else flight.copier(value))
+    land(place, flight, value)
     return value
+
+
+def land(place: RemotePlace, flight: Flight, value: Any) -> None:
+    """Hand a result to those who joined. What cannot be copied for them, each has to load for itself."""
+    try:
+        copier = place.copier(value)
+        # Copied now: the caller may change its own the moment it has it.
+        shared = value if copier is None else copier(value)
+    except Exception:  # a foreign __copy__ may raise anything, and nesting may be bottomless
+        flight.settle(ABANDONED, None)
+    else:
+        flight.copier = copier
+        flight.settle(LANDED, shared)
 
 
 def _ended(place: RemotePlace, flight: Flight) -> None:

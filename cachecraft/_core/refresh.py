@@ -13,7 +13,7 @@ from cachecraft._core.effects import Claim, Flow, Join, Release, Renew, Spawn
 from cachecraft._core.entry import MISSING, PLACEHOLDER, Verdict, handle
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
-from cachecraft._core.load import lead, share
+from cachecraft._core.load import land, lead, share
 from cachecraft._core.ports import Run
 from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, look, spared
 
@@ -47,8 +47,7 @@ def refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Fl
         flights.enter(flight)
         try:
             value = yield from _refresh(place, seek, sight, run)
-            flight.copier = place.copier(value)
-            flight.settle(LANDED, value)
+            land(place, flight, value)
         except Exception as error:
             flight.settle(FAILED, error)
         finally:

@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from cachecraft._core.effects import Acquire, Effect, Fetch, Flow, Reading, Release
 from cachecraft._core.entry import PLACEHOLDER, Verdict, handle
-from cachecraft._core.errors import BackendError
+from cachecraft._core.errors import BackendError, BackendRefused
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease
@@ -161,6 +161,13 @@ def acquire(place: RemotePlace, seek: Seek, seen: Reading) -> Flow[Won | Reading
         reading = yield from Acquire(
             seek.key, handle(seen.slot), won.token, seek.wanted, stamps, missing, place.policy.lease, seek.beside
         )
+    except BackendRefused:
+        # Of several commands, so that the lease may be ours: nobody would load under it.
+        try:
+            yield from Release(seek.key, won.held)
+        except BackendError:
+            pass  # of no more use than the first, and that one is counted
+        raise
     except (GeneratorExit, BackendError):
         raise
     except BaseException:

@@ -11,7 +11,7 @@ import hiredis
 import redis
 from redis import exceptions
 
-from cachecraft._core.errors import BackendError, BackendSuspended, BackendTimeout
+from cachecraft._core.errors import BackendError, BackendRefused, BackendSuspended, BackendTimeout
 
 
 class Kind(Enum):
@@ -57,7 +57,8 @@ def failure(error: BaseException) -> BackendError:
         return error
     _hush(error)
     late = isinstance(error, (redis.TimeoutError, TimeoutError, asyncio.TimeoutError))
-    kind = BackendTimeout if late else BackendError
+    refused = isinstance(error, exceptions.ResponseError)
+    kind = BackendTimeout if late else BackendRefused if refused else BackendError
     wrapped = kind(f"Redis: {type(error).__name__}: {error}")
     wrapped.__cause__ = error
     return wrapped

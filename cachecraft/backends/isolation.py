@@ -22,6 +22,8 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from typing import Any, Final, cast
 
+from cachecraft._core.errors import UnserializableError
+
 SHARED: Final = frozenset(
     {
         *(int, float, complex, bool, str, bytes, type(None), type(...), type(NotImplemented), range, type, slice),
@@ -37,6 +39,8 @@ SHARED: Final = frozenset(
 Copier = Callable[[Any], Any]
 _SEQUENCES: Final = (list, tuple, set, frozenset, deque)
 _CONTAINERS: Final = (list, dict, set, deque, bytearray, OrderedDict, defaultdict)
+_ONCE: Final = (types.GeneratorType, types.AsyncGeneratorType, types.CoroutineType, map, filter, zip)
+"""What the first caller uses up: whoever came next would find it empty, or could not await it."""
 
 
 def copier(value: Any, isolate: bool | None) -> Copier | None:
@@ -44,9 +48,16 @@ def copier(value: Any, isolate: bool | None) -> Copier | None:
 
     ``isolate=None`` copies containers and dataclasses and shares what is opaque, ``True`` copies all of it deeply,
     ``False`` shares everything.
+
+    Raises:
+        UnserializableError: the value can be used only once.
     """
     if isolate is False or type(value) in SHARED:
         return None
+    if isinstance(value, _ONCE):
+        raise UnserializableError(
+            f"a {type(value).__qualname__} can be used only once; return a list, or the value itself"
+        )
     if isolate:
         return copy.deepcopy
     kind: Any = type(value)

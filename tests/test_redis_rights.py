@@ -1,0 +1,144 @@
+"""What a cache may do in Redis, and no more: the exact ACL of the documentation, and what each missing right costs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cachecraft import MISSING, BackendError, Cache
+from tests import states
+from tests.callers import Async, Sync, until
+from tests.redis_kit import colour  # noqa: F401 - a fixture
+from tests.servers import RedisServer
+
+Colour = Sync | Async
+
+BUDGET = 3.0
+"""Seconds that no call may take."""
+DOCUMENTED = (Path(__file__).parent.parent / "docs" / "faults.md").read_text(encoding="utf-8")
+(ACL,) = re.findall(r"^    ACL SETUSER app on >password (.*)$", DOCUMENTED, flags=re.MULTILINE)
+RIGHTS = [word for word in ACL.split() if word.startswith("+")]
+
+
+@pytest.fixture
+def server(start_redis: Callable[..., RedisServer]) -> RedisServer:
+    return start_redis()
+
+
+def _let_in(server: RedisServer, *rules: str) -> str:
+    """Make the user, and answer the URL by which it comes."""
+    server.cli("ACL", "SETUSER", "app", "reset", "on", ">password", *rules)
+    return server.url.replace("redis://", "redis://app:password@")
+
+
+def _use_everything(made: Cache, colour: Colour) -> None:
+    """All that a cache can be asked to do, but for a ping. Nothing of it may raise, whatever the server refuses."""
+    by_hand = colour.on(made)
+    price = [1]
+    load = colour.loader(lambda item: price[0])
+    f = made.cached(ttl=60, key="price:{item}", tags=["t:{item}"], refresh_ahead=59.99, jitter=None)(load)
+    tagged = made.cached(ttl=60, key="tagged:{item}", tags=lambda result, item: ["made"])(load)
+    assert [colour(each(1)) for each in (f, f, f.refresh, tagged, tagged)] == [1] * 5
+    colour(f.set(1, 2))
+    broken = made.cached(ttl=60, key="broken")(colour.loader(lambda: 1 // 0))
+    with pytest.raises(ZeroDivisionError):
+        colour(broken())
+    assert colour(made.updates(f)(colour.loader(lambda item: 1))(3)) == 1
+    assert by_hand.get_or_load("by hand", colour.loader(lambda: 5), tags=["x"]) == 5
+    price[0] = 2
+    colour(f.invalidate(1))
+    assert colour(f(1)) == 2
+    by_hand.invalidate(pattern="price:*", tags=["t:1"])
+    by_hand.delete("by hand")
+    colour(f.invalidate_all())
+    by_hand.clear()
+    assert colour(f(1)) == 2
+    assert made.stats.errors == 1  # the loader's own
+
+
+def test_the_documented_rights_are_enough_for_everything(server: RedisServer, colour: Colour) -> None:
+    url = _let_in(server, *ACL.split())
+    with Cache(url, namespace="shop") as made:
+        _use_everything(made, colour)
+        assert colour.on(made).ping() > 0
+        assert (made.stats.backend_errors, made.stats.journaled, made.stats.refused) == (0, 0, 0)
+        assert made.stats.hits > 0
+    assert server.cli("ACL", "LOG") == []
+
+
+@pytest.mark.parametrize("missing", RIGHTS)
+def test_each_missing_right_is_a_counted_miss_and_no_error(server: RedisServer, colour: Colour, missing: str) -> None:
+    """And so each of them is needed: no right is in the documentation for nothing."""
+    url = _let_in(server, *(word for word in ACL.split() if word != missing))
+    with Cache(url, namespace="shop") as made:
+        _use_everything(made, colour)
+        if missing == "+ping":
+            with pytest.raises(BackendError):
+                colour.on(made).ping()
+        else:
+            assert made.stats.backend_errors + made.stats.journaled > 0
+        assert (made.stats.wait_timeouts, made.stats.waits) == (0, 0)
+
+
+def test_another_namespace_is_out_of_its_reach(server: RedisServer, colour: Colour) -> None:
+    url = _let_in(server, *ACL.split())
+    with Cache(url, namespace="bank") as made:
+        f = made.cached(ttl=60, key="n")(colour.loader(lambda: 7))
+        assert colour(f()) == colour(f()) == 7
+        assert (f.stats.hits, f.stats.backend_errors) == (0, 2)
+    assert server.cli("DBSIZE") == 0
+
+
+def test_a_database_by_number_takes_one_right_more(server: RedisServer, colour: Colour) -> None:
+    url = _let_in(server, *ACL.split(), "+select").removesuffix("/0") + "/3"
+    with Cache(url, namespace="shop") as made:
+        _use_everything(made, colour)
+        assert made.stats.backend_errors == 0
+
+
+def test_rights_lost_in_use_cost_a_miss_until_they_are_back(server: RedisServer, colour: Colour) -> None:
+    url = _let_in(server, *ACL.split())
+    with Cache(url, namespace="shop") as made:
+        f: Any = made.cached(ttl=60, key="n")(colour.loader(lambda: 7))
+        assert colour(f()) == colour(f.get()) == 7
+        server.cli("ACL", "SETUSER", "app", "-mget")
+        assert colour(f()) == 7
+        assert colour(f.get()) is MISSING
+        assert (f.stats.loads, f.stats.backend_errors) == (2, 2)
+        server.cli("ACL", "SETUSER", "app", "+mget")
+        assert colour(f()) == 7
+        assert f.stats.hits == 1
+
+
+def test_a_lease_that_was_won_beside_a_refusal_is_given_back(server: RedisServer, colour: Colour) -> None:
+    """Some of the commands that left together were done, and nobody will load under that lease."""
+    url = _let_in(server, *ACL.split(), "-pexpire")
+    with Cache(url, namespace="shop") as made:
+        f = made.cached(ttl=60, key="n", lease=60, wait=60)(colour.loader(lambda: 7))
+        colour.on(made).set("another", 1)  # now the stamps are there, to be kept alive
+        assert colour.start(f).result(BUDGET) == colour.start(f).result(BUDGET) == 7
+        assert server.cli("EXISTS", "shop:n") == 0
+        assert (f.stats.waits, f.stats.backend_errors) == (0, 2)
+
+
+def test_a_password_that_was_changed_is_counted_and_named_nowhere(
+    server: RedisServer, colour: Colour, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = _let_in(server, *ACL.split())
+    with Cache(url, namespace="shop") as made:
+        f: Any = made.cached(ttl=60, key="n")(colour.loader(lambda: 7))
+        colour(f())
+        server.cli("ACL", "SETUSER", "app", "resetpass", ">changed")
+        states.hang_up_on_all(server)
+        until(lambda: colour(f()) == 7 and made.stats.breaker_open)
+        assert f.stats.backend_errors > 0
+        server.cli("ACL", "SETUSER", "app", ">password")
+        until(lambda: not made.stats.breaker_open)
+        assert colour(f()) == colour(f.get()) == 7
+    assert "invalid username-password pair" in caplog.text
+    assert "app:password" not in caplog.text
+    assert "changed" not in caplog.text
