@@ -32,5 +32,5 @@ def test_a_hail_of_faults_harms_no_caller() -> None:
     ],
 )
 def test_a_cache_that_is_broken_on_purpose_is_found_out(sabotage: str, fault: str, found: str) -> None:
-    outcome = chaos(4.0, seed=1, only=[fault], sabotage=sabotage)
+    outcome = chaos(7.0, seed=1, only=[fault], sabotage=sabotage)
     assert outcome.wrong.get(found, 0) > 0, str(outcome)

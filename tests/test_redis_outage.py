@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from cachecraft import MISSING, BackendError, Cache, OptionError
-from tests.callers import PATIENCE, Async, Gate, Sync, until
+from tests.callers import PATIENCE, Async, Sync, until
 from tests.proxy import Proxy
 from tests.redis_kit import colour, in_child  # noqa: F401 - fixtures
 from tests.servers import RedisServer
@@ -512,97 +512,6 @@ async def test_closing_in_an_outage_does_not_block_the_event_loop(server: RedisS
         turns += 1
     assert turns > 20  # one, had it been blocked
     server.resume()
-
-
-# -- loading without Redis -------------------------------------------------------------------------------------------
-
-
-def test_without_redis_a_process_still_runs_one_loader_for_all_who_come(made: Cache, colour: Colour) -> None:
-    made.close()
-    gate, loads = Gate(), []
-    with Cache("redis://127.0.0.1:1/0", namespace="shop") as adrift:
-
-        @adrift.cached(ttl=60, key="price:{item}")
-        @colour.loader
-        def price(item: int) -> Any:
-            loads.append(item)
-            yield gate
-            return [item]
-
-        fail_until_open(adrift, colour)
-        callers = [colour.start(price, 1) for _ in range(10)]
-        gate.reached()
-        until(lambda: price.stats.waits == 9)
-        gate.open()
-        values = [caller.result(PATIENCE) for caller in callers]
-        assert loads == [1]
-        assert values == [[1]] * 10
-        assert len({id(value) for value in values}) == 10  # each has its own
-        assert colour(price(1)) == [1]
-        assert loads == [1, 1]  # and nothing was kept
-
-
-@pytest.mark.parametrize("how", ["call", "key", "pattern", "tag", "function", "clear"])
-def test_without_redis_nobody_joins_a_load_from_before_his_own_invalidation(colour: Colour, how: str) -> None:
-    gates, prices = [Gate(), Gate()], [1, 2]
-    with Cache("redis://127.0.0.1:1/0", namespace="shop") as adrift:
-        loads: list[int] = []
-
-        @adrift.cached(ttl=60, key="price:{item}", tags=["all"])
-        @colour.loader
-        def price(item: int) -> Any:
-            loads.append(item)
-            at = len(loads) - 1
-            yield gates[at]
-            return prices[at]
-
-        fail_until_open(adrift, colour)
-        early = colour.start(price, 1)
-        gates[0].reached()
-        by_hand = colour.on(adrift)
-        {
-            "call": lambda: colour(price.invalidate(1)),
-            "key": lambda: by_hand.invalidate(key="price:1"),
-            "pattern": lambda: by_hand.invalidate(pattern="price:*"),
-            "tag": lambda: by_hand.invalidate(tags=["all"]),
-            "function": lambda: colour(price.invalidate_all()),
-            "clear": by_hand.clear,
-        }[how]()
-        late = colour.start(price, 1)
-        gates[1].reached()
-        for gate in gates:
-            gate.open()
-        assert [early.result(PATIENCE), late.result(PATIENCE)] == [1, 2]
-
-
-def test_without_redis_a_failed_load_fails_for_all_who_joined_and_recursion_ends(colour: Colour) -> None:
-    gate = Gate()
-    with Cache("redis://127.0.0.1:1/0", namespace="shop") as adrift:
-
-        @adrift.cached(ttl=60)
-        @colour.loader
-        def broken(item: int) -> Any:
-            yield gate
-            raise LookupError(item)
-
-        def again(item: int) -> Any:
-            return "bottom" if item == 0 or depth.append(item) or len(depth) > 2 else load(item)
-
-        async def aagain(item: int) -> Any:
-            return "bottom" if item == 0 or depth.append(item) or len(depth) > 2 else await load(item)
-
-        depth: list[int] = []
-        load = adrift.cached(ttl=60)(aagain if colour.is_async else again)
-        fail_until_open(adrift, colour)
-        callers = [colour.start(broken, 7) for _ in range(3)]
-        gate.reached()
-        until(lambda: broken.stats.waits == 2)
-        gate.open()
-        for caller in callers:
-            with pytest.raises(LookupError, match="7"):
-                caller.result(PATIENCE)
-        assert broken.stats.errors == 1
-        assert colour(load(1)) == "bottom"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -47,10 +47,6 @@ class BackendTimeout(BackendError, TimeoutError):
     """The backend did not answer within its deadline."""
 
 
-class BackendSuspended(BackendError):
-    """The backend is not asked for now: it did not answer lately, or has yet to be told of an invalidation."""
-
-
 class BackendRefused(BackendError):
     """The backend answered, and would not do it. Other commands that left with the one it refused may be done."""
 

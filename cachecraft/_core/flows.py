@@ -22,9 +22,9 @@ from typing import Any, Final
 from cachecraft._core import flights
 from cachecraft._core.effects import Flow, Join, Reading, Sleep
 from cachecraft._core.entry import MISSING, Verdict
-from cachecraft._core.errors import BackendError, BackendSuspended
+from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
-from cachecraft._core.load import lead, load_adrift, load_alone, share
+from cachecraft._core.load import lead, load_alone, share
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import refresh_behind, with_grace
 from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look
@@ -39,8 +39,6 @@ _TRIES: Final = 8
 
 _ALONE: Final = object()
 """The caller loads for itself, and nothing is stored."""
-_ADRIFT: Final = object()
-"""As much as can be had without Redis: one load a process, and nothing is stored."""
 
 
 def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
@@ -53,8 +51,6 @@ def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
         return (yield from lead(place, decision, run))
     if isinstance(decision, Sight):
         return (yield from with_grace(place, seek, decision, run))
-    if decision is _ADRIFT:
-        return (yield from load_adrift(place, seek, run))
     if decision is _ALONE:
         return (yield from load_alone(place, run))
     return decision()
@@ -73,7 +69,7 @@ def _decide(place: RemotePlace, seek: Seek, run: Run, arrived: float) -> Flow[An
     except BackendError as error:
         place.failed(error)
         place.tally.misses += not counted
-        return _ADRIFT if isinstance(error, BackendSuspended) else _ALONE
+        return _ALONE
 
 
 def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool, arrived: float) -> Flow[Any]:

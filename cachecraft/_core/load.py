@@ -1,15 +1,15 @@
-"""A load: under a lease, to be stored if that still stands; or without Redis, shared within the process; or alone."""
+"""A load under a lease, or alone: run the loader, share its result with who joined, store it if the lease stands."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from cachecraft._core import flights
-from cachecraft._core.effects import Effect, Flow, Join, Load, Release, Stamp, Store
+from cachecraft._core.effects import Flow, Load, Release, Stamp, Store
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.ports import Run
-from cachecraft._core.sight import RemotePlace, Seek, Won, off_the_board, spared
+from cachecraft._core.sight import RemotePlace, Won, off_the_board, spared
 
 
 def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -> Flow[Any]:
@@ -108,49 +108,6 @@ def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) 
         packed = place.pack_error(seek, won.stamps[: len(seek.tags)], won.token, error, cost)
     keep = packed is not None and not seek.watched
     yield from spared(place, Store(seek.key, won.held, *packed) if keep and packed else Release(seek.key, won.held))
-
-
-def load_adrift(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
-    """Without Redis, run one loader a process for all who come while it runs, and keep nothing.
-
-    Nobody can know then what other processes invalidate. What this one does takes the load off the board.
-    """
-    name, patience = (place.schema, seek.key, seek.wanted), place.policy.wait
-    while patience > 0:
-        mine = Flight.of(name, place.clock())
-        flight = place.adrift.setdefault(name, mine)
-        if flight is mine:
-            try:
-                return (yield from _fly(place, mine, run))
-            finally:
-                ashore(place.adrift, mine)
-        if flight.orphaned:
-            ashore(place.adrift, flight)
-        elif not flights.may_wait(flight):
-            break
-        else:
-            place.tally.waits += 1
-            try:
-                patience = yield from Join(flight, patience)
-            finally:
-                flights.waited(flight)
-            if flight.state in (LANDED, FAILED):
-                return share(flight)
-            place.tally.wait_timeouts += patience <= 0
-    return (yield from load_alone(place, run))
-
-
-def ashore(adrift: dict[Any, Flight], flight: Flight) -> None:
-    if adrift.get(flight.key) is flight:
-        adrift.pop(flight.key, None)  # if it is another's by now, that one is joined by nobody more
-
-
-def invalidated(adrift: dict[Any, Flight], effect: Effect[int]) -> Flow[int]:
-    """Invalidate, wherever Redis is: who comes after this joins no load that began before it has returned."""
-    try:
-        return (yield from effect)
-    finally:
-        adrift.clear()
 
 
 def load_alone(place: RemotePlace, run: Run) -> Flow[Any]:

@@ -82,8 +82,6 @@ class RemotePlace(Protocol):
     """Loads this process leads, by token."""
     leading: dict[tuple[str, tuple[str, ...]], Flight]
     """The same by what they are for: the newest of each key and its tags."""
-    adrift: dict[Any, Flight]
-    """Loads under way without Redis, which has not been answering."""
     watches: dict[bytes, Flight]
     """Loads elsewhere that somebody here is watching."""
     extra: dict[str, tuple[str, ...]]

@@ -10,10 +10,10 @@ from typing import Any, Final
 from cachecraft._core.effects import Delete, Flow, Load, Reading
 from cachecraft._core.entry import ENTRY, handle
 from cachecraft._core.errors import BackendError
-from cachecraft._core.load import invalidated, lead, load_alone, store
+from cachecraft._core.load import lead, load_alone, store
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import resting_on
-from cachecraft._core.sight import RemotePlace, Seek, Won, acquire, fetch, look, off_the_board
+from cachecraft._core.sight import RemotePlace, Seek, Won, acquire, fetch, look, off_the_board, spared
 
 _TRIES: Final = 8
 """How often on end to find the key changed under our hands."""
@@ -81,21 +81,14 @@ def write(place: RemotePlace, values: Any, run: Run, made: Callable[[Any], Any])
     except GeneratorExit:
         raise
     except BaseException:
-        yield from _dropped(place, seek)  # what the write raised is what its caller hears
+        yield from spared(place, Delete((seek.key,)))  # what the write raised is what its caller hears
         raise
     finally:
         if lease is not None:
             lease.end()
     if not stored:
-        yield from _dropped(place, seek)
+        yield from spared(place, Delete((seek.key,)))
     return result
-
-
-def _dropped(place: RemotePlace, seek: Seek) -> Flow[None]:
-    try:
-        yield from invalidated(place.adrift, Delete((seek.key,)))
-    except BackendError as error:
-        place.failed(error)
 
 
 def _keep_written(place: RemotePlace, won: Won, result: Any, made: Callable[[Any], Any]) -> Flow[bool]:

@@ -11,7 +11,7 @@ import hiredis
 import redis
 from redis import exceptions
 
-from cachecraft._core.errors import BackendError, BackendRefused, BackendSuspended, BackendTimeout
+from cachecraft._core.errors import BackendError, BackendRefused, BackendTimeout
 
 
 class Kind(Enum):
@@ -37,7 +37,7 @@ class Exhausted(Unasked, BackendTimeout):
     """No place in the pool, or in the queue, became free within the deadline."""
 
 
-class Suspended(Unasked, BackendSuspended):
+class Suspended(Unasked, BackendError):
     """Redis is not asked now: it did not answer lately, or an invalidation of this has yet to reach it."""
 
 

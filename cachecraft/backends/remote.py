@@ -36,7 +36,6 @@ from cachecraft._core.entry import (
 )
 from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError, told
 from cachecraft._core.flights import Flight
-from cachecraft._core.load import invalidated
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Backend, Lease, Run
 from cachecraft._core.sight import ASIDE, Seek, Sight
@@ -94,7 +93,6 @@ class Remote:
         self._watched = (prefix + ANY,) if subject.tag_maker is not None else ()
         self.flights: dict[bytes, Flight] = keeper.flights
         self.leading: dict[tuple[str, tuple[str, ...]], Flight] = keeper.leading
-        self.adrift: dict[Any, Flight] = keeper.adrift
         self.extra: dict[str, tuple[str, ...]] = {}
         self.watches: dict[bytes, Flight] = keeper.watches
         self.refreshing: dict[bytes, Flight] = keeper.refreshing
@@ -351,12 +349,12 @@ class Remote:
         return writing.put(self, values, value)
 
     def drop(self, values: Values) -> Flow[int]:
-        dropped = yield from invalidated(self.adrift, Delete((self.seek(values).key,)))
+        dropped = yield from Delete((self.seek(values).key,))
         self.tally.invalidated += dropped
         return dropped
 
     def drop_all(self) -> Flow[int]:
-        yield from invalidated(self.adrift, Delete((self.own,)))
+        yield from Delete((self.own,))
         return 0
 
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> Remote:
@@ -378,7 +376,6 @@ class RemoteKeeper:
         self.heart = Heart(backend.perform)
         self.flights: dict[bytes, Flight] = {}
         self.leading: dict[tuple[str, tuple[str, ...]], Flight] = {}
-        self.adrift: dict[Any, Flight] = {}
         self.watches: dict[bytes, Flight] = {}
         self.refreshing: dict[bytes, Flight] = {}
         self.resting: dict[str, float] = {}
@@ -420,19 +417,19 @@ class RemoteKeeper:
         self._claims.claim(f"{prefix}{subject.stem}{subject.version or ''}", fn)
 
     def delete(self, wire: str) -> Flow[int]:
-        return (yield from invalidated(self.adrift, Delete((wire,))))
+        return (yield from Delete((wire,)))
 
     def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
-        return (yield from invalidated(self.adrift, Sweep(prefix, pattern, progress)))
+        return (yield from Sweep(prefix, pattern, progress))
 
     def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
         # The watched stamp falls first: who reads it standing knows that no tag had fallen.
         fallen = Delete((prefix + ANY, *(tag_key(prefix, tag) for tag in tags)))
-        yield from invalidated(self.adrift, fallen)
+        yield from fallen
         return 0
 
     def clear(self, prefixes: Iterable[str]) -> Flow[None]:
-        yield from invalidated(self.adrift, Delete(tuple(prefix + ROOT for prefix in prefixes)))
+        yield from Delete(tuple(prefix + ROOT for prefix in prefixes))
 
     def complain(self, error: BaseException) -> None:
         """Say that Redis fails: at most once in half a minute."""
@@ -443,7 +440,7 @@ class RemoteKeeper:
 
     def after_fork(self) -> None:
         # Emptied, not replaced: each function holds them too. Nobody here flies what the parent's threads do.
-        for each in (self.flights, self.leading, self.adrift, self.watches, self.refreshing, self.resting):
+        for each in (self.flights, self.leading, self.watches, self.refreshing, self.resting):
             each.clear()
         self.heart.after_fork()
         self.backend.after_fork()

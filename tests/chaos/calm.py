@@ -28,7 +28,7 @@ def _under_way(keepers: list[tuple[Any, Any]]) -> list[str]:
     """Flights, leases and tasks of caches that nobody calls."""
     found = []
     for keeper, crew in keepers:
-        for name in ("flights", "leading", "watches", "refreshing", "adrift"):
+        for name in ("flights", "leading", "watches", "refreshing"):
             found += [f"{name}: {each!r}" for each in list(getattr(keeper, name).values())]
         found += [f"lease: {each!r}" for each in list(keeper.heart._beats)]
         found += [f"task: {each!r}" for each in list(crew._tasks)]

@@ -2,8 +2,7 @@
 
 An invalidation is promised to other processes once the server has acknowledged it: when the journals of this process
 are empty after it has returned. Until then it is promised to this process alone, and what others serve meanwhile is
-counted apart (docs/outages.md, "What remains"). So is what a process that is cut off from Redis gets of a load that was
-already running in it: of what others invalidated since, it cannot know (docs/protocol.md, "What is not promised").
+counted apart (docs/outages.md, "What remains").
 """
 
 from __future__ import annotations
@@ -102,22 +101,17 @@ class Ledger:
     def floors(self, item: int) -> Floors:
         return Floors(self._own.get(item, 0), self.truth.floor(item), self.truth.told(item), time.monotonic())
 
-    def read(self, what: str, kind: str, item: int, floors: Floors, value: Any, excused: Callable[[int], bool]) -> None:
-        """Check what a call returned, given the floors when it started.
-
-        ``excused`` says whether a version may come of a load that ran already in this process, cut off from Redis.
-        """
+    def read(self, what: str, kind: str, item: int, floors: Floors, value: Any) -> None:
+        """Check what a call returned, given the floors when it started."""
         if not is_made(kind, item, value) or value[1] > self.truth.version(item):
             self.count(WRONG)
             self.note(f"WRONG {what}: {str(value)[:80]}")
             return
         version = value[1]
-        late = floors.own <= version < floors.shared and excused(version)
-        floor = floors.own if late else max(floors.own, floors.shared)
-        if not self.worker.check(item, floor, value):
+        if not self.worker.check(item, max(floors.own, floors.shared), value):
             ago = time.monotonic() - floors.at
             self.note(f"VIOLATION {what}, begun {ago:.3f} s ago: version {version} where {floors} hold")
-        elif late or version < floors.told:
+        elif version < floors.told:
             self.count(UNTOLD)
 
     def took(self, seconds: float, what: str, *, alone: bool = False) -> None:

@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.race.truth import ITEMS
 from tests.race.worker import Worker
 
 _SIZES: Final = (10,) * 24 + (100,) * 16 + (1_000,) * 12 + (5_000,) * 7 + (30_000,) * 4 + (200_000,)
@@ -45,12 +43,6 @@ class Source:
         self.worker = worker
         self.fails = True
         """Now and then."""
-        self._ended_last: dict[int, deque[tuple[int, float]]] = {item: deque(maxlen=16) for item in range(ITEMS)}
-        """Which versions the last loads of this process saw, and when those ended."""
-
-    def was_under_way(self, item: int, version: int, since: float) -> bool:
-        """Whether a load in this process that saw this version had not ended by then."""
-        return any(seen == version and ended >= since for seen, ended in list(self._ended_last[item]))
 
     def loader(self, kind: str, *, tasks: bool) -> Callable[[int], Any]:
         def load(item: int) -> list[Any]:
@@ -86,7 +78,6 @@ class Source:
         return self.worker.random.uniform(0, self.worker.slow)
 
     def _loaded(self, kind: str, item: int, version: int) -> list[Any]:
-        self._ended_last[item].append((version, time.monotonic()))
         return self._ended(kind, item, version, 0.02)
 
     def _ended(self, kind: str, item: int, version: int, risk: float) -> list[Any]:

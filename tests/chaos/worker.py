@@ -75,11 +75,7 @@ class Life:
         how = self.random.choice(kind.reads) if self.random.random() < 0.15 else kind.call
         name = "call" if how is kind.call else f"read {kind.reads.index(how)}"
         what = f"{name} of {kind.name} {item} in {'threads' if pulse is self.pulse else 'tasks'}"
-        cut_off, lost, floors = _is_cut_off(kind.cache), pulse.lost(), self.ledger.floors(item)
-
-        def excused(version: int) -> bool:
-            return (cut_off or _is_cut_off(kind.cache)) and self.source.was_under_way(item, version, floors.at)
-
+        lost, floors = pulse.lost(), self.ledger.floors(item)
         try:
             value = yield partial(how, item)
         except (SourceError, GaveUp):
@@ -89,7 +85,7 @@ class Life:
             return
         self.ledger.took(time.monotonic() - floors.at - (pulse.lost() - lost) - 10 * SLOW, what)
         if value is not MISSING:
-            self.ledger.read(what, kind.name, item, floors, value, excused)
+            self.ledger.read(what, kind.name, item, floors, value)
 
     def _write(self, kind: Kind, item: int) -> Turn:
         before = self.ledger.truth.version(item)
@@ -260,12 +256,6 @@ class Life:
         watch.join()
         self.source.fails = False
         await settle(self.caches, self.kinds, self.akinds, self.ledger)
-
-
-def _is_cut_off(cache: Cache) -> bool:
-    """From Redis, or from what an invalidation that waits names."""
-    stats = cache.stats.as_dict()
-    return bool(stats["breaker_open"] or stats["journal"])
 
 
 def _drive(turn: Turn) -> None:
