@@ -27,7 +27,8 @@ class Pair:
 
     def part(self) -> None:
         """All writes until now have arrived at the replica; those from now on will be lost."""
-        until(lambda: self.primary.cli("WAIT", 1, 1000) == 1)
+        self.primary.cli("SET", "last", 1, "PX", 60_000)
+        until(lambda: self.replica.cli("GET", "last") == b"1")
         self.replica.cli("REPLICAOF", "NO", "ONE")
 
     def fail_over(self) -> None:
