@@ -79,7 +79,8 @@ class BareCache:
         if near is not None:
             raise OptionError(f"near={near!r}: this version has no near cache yet; leave it out")
         # Without a URL, the environment is asked when it is first used: so begins the default cache.
-        self._lock = threading.Lock()
+        # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
+        self._lock = threading.RLock()
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
         self._tallies: dict[weakref.ref[Any], Tally] = {}
         #: What the functions counted that are gone.
@@ -102,11 +103,13 @@ class BareCache:
             _dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)
-        self._shut()
-        self._settings = settings
-        self._closed = False
+        with self._lock:
+            self._settings = settings
+            self._closed = False
+            old = self._taken_down()
         for handle in list(self._handles):
             handle.unbind()
+        _let_go(*old)
 
     # -- what it is made of, made when first needed ----------------------------------------------------------
 
@@ -127,25 +130,27 @@ class BareCache:
 
     @property
     def keeper(self) -> Keeper:
-        self._open()
-        assert self._keeper is not None
-        return self._keeper
+        # Somebody may configure it anew in between.
+        while (keeper := self._keeper) is None:
+            self._open()
+        return keeper
 
     @property
     def driver(self) -> Driver:
-        self._open()
-        assert self._driver is not None
-        return self._driver
+        while (driver := self._driver) is None:
+            self._open()
+        return driver
 
     def _open(self) -> None:
-        settings = self.settings
         if self._driver is not None:
             return
         with self._lock:
             if self._driver is not None:
                 return
+            settings = self.settings
             if self._closed:
                 raise ClosedError("this cache is closed; make another")
+            keeper: Keeper
             if settings.url.startswith("memory://"):
                 memory = Memory(
                     max_entries=settings.max_entries,
@@ -153,16 +158,16 @@ class BareCache:
                     clock=settings.clock,
                     random=settings.random,
                 )
-                self._keeper, driver = LocalKeeper(memory), Driver(None, Crew())
+                keeper, driver = LocalKeeper(memory), Driver(None, Crew())
             else:
                 backend = settings.backend or _redis(settings)
                 serializer = settings.serializer or MsgpackSerializer()
-                self._keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
-            self._loose_tally = Tally()
-            self._loose = self._keeper.function(
-                _loose_subject(), self._policy({}), self._loose_tally, self._prefix, fn=None, serializer=None
-            )
-            self._driver = driver
+                keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
+            tally = Tally()
+            loose = keeper.function(_loose_subject(), self._policy({}), tally, self._prefix, fn=None, serializer=None)
+            if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
+                self._loose_tally, self._loose = tally, loose
+                self._keeper, self._driver = keeper, driver
 
     @property
     def _prefix(self) -> str:
@@ -423,10 +428,12 @@ class BareCache:
 
     def close(self) -> None:
         """End what runs behind, and let go of every connection. Decorated functions go on as plain calls."""
-        self._closed = True
+        with self._lock:  # lest somebody who is about to open it does so after this
+            self._closed = True
+            old = self._taken_down()
         for handle in list(self._handles):
             handle.unbind()  # first, so that nobody goes on to ask what is being shut
-        self._shut()
+        _let_go(*old)
 
     async def aclose(self) -> None:
         """As ``close``, for the connections of the running event loop too."""
@@ -435,15 +442,10 @@ class BareCache:
         if driver is not None and driver.backend is not None:
             await driver.backend.aclose()
 
-    def _shut(self) -> None:
-        driver, self._driver = self._driver, None
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.close()
-        if driver is not None:
-            driver.crew.close()
-            if driver.backend is not None:
-                driver.backend.close()
+    def _taken_down(self) -> tuple[Driver | None, Keeper | None]:
+        driver, keeper = self._driver, self._keeper
+        self._driver = self._keeper = None
+        return driver, keeper
 
     def __del__(
         self, _ending: Callable[[], bool] = sys.is_finalizing, _warn: Callable[..., None] = warnings.warn
@@ -459,10 +461,10 @@ class BareCache:
             if getattr(driver.backend, "connected", False):  # a backend of somebody's own need not know
                 _warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         finally:
-            self._shut()
+            _let_go(*self._taken_down())
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for handle in list(self._handles):
             handle.after_fork()
         if self._driver is not None:
@@ -493,6 +495,15 @@ class BareCache:
             "closed" if self._closed else "off" if not self.settings.enabled else repr(self._keeper or "not yet open")
         )
         return f"<Cache {redacted(self.settings.url)} namespace={self.settings.namespace!r} {state}>"
+
+
+def _let_go(driver: Driver | None, keeper: Keeper | None) -> None:
+    if keeper is not None:
+        keeper.close()
+    if driver is not None:
+        driver.crew.close()
+        if driver.backend is not None:
+            driver.backend.close()
 
 
 def _dialling(settings: Settings) -> Dialling:

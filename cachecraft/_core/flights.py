@@ -121,8 +121,8 @@ def leave(flight: Flight) -> None:
         held = copy_context()  # noqa: F841 - as above
         try:
             current.reset(flight.token)
-        except ValueError:  # a coroutine finished in another context than it began in; that context ends with it
-            pass
+        except (ValueError, RuntimeError):
+            pass  # a coroutine finished in another context, which ends with it; or a signal has it left once more
 
 
 def may_wait(flight: Flight) -> bool:
