@@ -44,7 +44,22 @@ def call(values):
     {unpack}return fn({call})
 """
 _INTERNAL: Final = (
-    *("find", "owners", "atomic", "enter", "now", "steps", "lead", "land", "fail", "slow", "node", "flight", "value", "error"),
+    *(
+        "find",
+        "owners",
+        "atomic",
+        "enter",
+        "now",
+        "steps",
+        "lead",
+        "land",
+        "fail",
+        "slow",
+        "node",
+        "flight",
+        "value",
+        "error",
+    ),
     *("nothing", "fn", "defaults", "type", "id", "values", "call", "wrapper", "Exception", "BaseException"),
 )
 

@@ -76,9 +76,7 @@ def test_a_load_that_began_before_a_configuration_leaves_one_that_began_after_it
     assert colour(load(1)) == 3
 
 
-def test_who_is_being_bound_while_the_cache_is_closed_goes_on_as_a_plain_call(
-    redis_url: str, colour: Colour
-) -> None:
+def test_who_is_being_bound_while_the_cache_is_closed_goes_on_as_a_plain_call(redis_url: str, colour: Colour) -> None:
     class Closing:
         """A serializer that is told of a function as it is bound."""
 
