@@ -186,17 +186,21 @@ class Transport:
         """
         # As long as a dial of one's own could take: whoever dials for all may be at the beginning of it.
         until = time.monotonic() + self._dialling.longest
+        greeted: _Greeted | None
         while True:
             with self._changed:
                 while not self._idle and not self._may_dial():
                     if not self._changed.wait(until - time.monotonic()):
                         raise self._dialling.exhausted()
-                self._open += 1
-                if not self._idle:
+                try:
+                    greeted = self._idle.pop()
+                except IndexError:
+                    if not self._may_dial():
+                        continue  # whoever hangs up takes no lock, and has just had the last one
                     self._dials_until = time.monotonic() + self._dialling.longest
-                    return None
-                greeted = self._idle.pop()
-            if self._usable(greeted):
+                    greeted = None
+                self._open += 1
+            if greeted is None or self._usable(greeted):
                 return greeted
             greeted[0].disconnect()
             self._leave(None)
