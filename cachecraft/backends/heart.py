@@ -60,7 +60,10 @@ class Heart:
             self._beats.add(beat)
             if not self._alive and not self._closed:
                 self._alive = True
-                threading.Thread(target=self._run, name="cachecraft-heart", daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, name="cachecraft-heart", daemon=True).start()
+                except RuntimeError:  # no more threads, or the interpreter is ending; the lease lasts as long as it is
+                    self._alive = False
             elif beat.due < self._wakes:
                 self._changed.notify()
         return beat
@@ -85,11 +88,12 @@ class Heart:
             idle_from = time.monotonic()
             while not self._closed:
                 now = time.monotonic()
-                due = [beat for beat in self._beats if beat.due <= now]
+                beats = list(self._beats)  # a destructor that the collector runs here may load, too
+                due = [beat for beat in beats if beat.due <= now]
                 if due:
                     return due
-                if self._beats:
-                    self._wakes = min(beat.due for beat in self._beats)
+                if beats:
+                    self._wakes = min(beat.due for beat in beats)
                     idle_from = now
                 elif now - idle_from < _LINGER:
                     self._wakes = idle_from + _LINGER
