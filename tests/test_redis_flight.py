@@ -401,3 +401,65 @@ async def test_a_sync_call_on_the_loop_never_waits_for_a_task_of_that_loop(cache
     assert time.monotonic() - began < PATIENCE
     go_on.set()
     assert await leader == 1
+
+
+def test_without_a_thread_for_its_lease_a_load_goes_on(
+    cache: Cache, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that has used up its threads, or while the interpreter ends."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    @cache.cached(key="k:{x}")
+    @colour.loader
+    def load(x: int) -> int:
+        return x
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert colour(load(1)) == 1
+    assert colour(load.get(1)) == 1
+    assert colour(load(2)) == 2
+    assert cache.keeper.heart._alive  # type: ignore[attr-defined]  # the next load has one again
+
+
+def test_a_result_that_cannot_be_copied_is_its_callers_all_the_same(cache: Cache, colour: Colour) -> None:
+    @cache.cached(key="k:{x}", isolate=True)
+    @colour.loader
+    def load(x: int) -> Any:
+        return threading.Lock()
+
+    assert [type(colour(load(1))) for _ in range(2)] == [type(threading.Lock())] * 2
+    assert load.stats.wait_timeouts == load.stats.errors == 0
+    assert load.stats.refused == 4  # neither shared nor stored
+
+
+async def test_who_is_cancelled_while_tags_get_their_stamps_keeps_nobody_waiting(
+    start_redis: Any,
+) -> None:
+    server = start_redis()
+    async with Cache(server.url, timeout=PATIENCE) as cache, Cache(server.url, timeout=PATIENCE) as other:
+
+        @cache.cached(key="k:{x}", tags=lambda result, x: ["t"], lease=60)
+        async def load(x: int) -> int:
+            server.pause()
+            return x
+
+        @other.cached(key="k:{x}", tags=lambda result, x: ["t"])
+        async def elsewhere(x: int) -> int:
+            return x
+
+        await load.get(1)
+        caller = asyncio.create_task(load(1))
+        while not server.paused:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        caller.cancel()
+        await asyncio.sleep(0)
+        server.resume()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert not _holds_lease(server, ":k:1")
+        assert await asyncio.wait_for(elsewhere(1), PATIENCE) == 1
+        assert elsewhere.stats.waits == 0

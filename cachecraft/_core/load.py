@@ -32,18 +32,37 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
         raise
     else:
         cost = _ended(place, flight)
-        # Copied now: the caller may change its own the moment it has it.
-        flight.copier = place.copier(value)
-        flight.settle(LANDED, value if flight.copier is None else flight.copier(value))
+        _land(place, flight, value)
         try:
             yield from store(place, won, value, cost, held or won.held)
         except BackendError as error:
             place.failed(error)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # Cancelled, and perhaps not yet stored: the others are not to wait for the end of the lease.
+            if held is None:
+                yield from spared(place, Release(won.seek.key, won.held))
+            raise
         return value
     finally:
         if lease is not None:
             lease.end()
         off_the_board(place, won.token)
+
+
+def _land(place: RemotePlace, flight: Flight, value: Any) -> None:
+    """Share the result with who joined."""
+    try:
+        # Copied now: the caller may change its own the moment it has it.
+        copier = place.copier(value)
+        mine = value if copier is None else copier(value)
+    except Exception as error:  # what cannot be copied, everybody has to load for himself
+        place.refuse(error)
+        flight.settle(ABANDONED, None)
+    else:
+        flight.copier = copier
+        flight.settle(LANDED, mine)
 
 
 def _ended(place: RemotePlace, flight: Flight) -> float:
