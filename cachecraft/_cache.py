@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from cachecraft._core import flights
-from cachecraft._core.calls import Key, Subject, check_tag, is_texts, prefix_of
+from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
-from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
+from cachecraft._core.errors import BackendError, ClosedError, OptionError, OptionTypeError
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.policy import Duration, Policy
 from cachecraft._core.ports import Backend, Function, Keeper
@@ -214,6 +214,8 @@ class BareCache:
         home = getattr(wanted, "home", None)
         if home is not None and home.cache is self:
             place, values = home.function(), wanted.values  # type: ignore[attr-defined]  # it is a Key
+        if len(tags) > MOST_TAGS:
+            raise OptionError(f"tags= names {len(tags)} tags; an entry carries {MOST_TAGS} at the most")
         return (place.variant(self._policy(options), _tags(tags)) if options or tags else place), values
 
     def _on(self) -> bool:
@@ -379,14 +381,22 @@ class BareCache:
             raise OptionTypeError("invalidate() was told nothing to remove; give key=, pattern= or tags=")
         if pattern is not None:
             check_pattern(pattern)
-        count = 0
+        drops: list[Flow[int]] = []
         if key is not None:
-            count += yield from self._delete(key)
+            drops.append(self._delete(_key(key)))
         if pattern is not None:
-            count += yield from self.keeper.sweep(self._prefix, escape_pattern(pattern), progress)
+            drops.append(self.keeper.sweep(self._prefix, escape_pattern(pattern), progress))
         if tags is not None:
-            count += yield from self.keeper.untag(self._prefix, _tags([tags] if isinstance(tags, str) else tags))
+            drops.append(self.keeper.untag(self._prefix, _tags([tags] if isinstance(tags, str) else tags)))
+        count, failure = 0, None
+        for drop in drops:
+            try:
+                count += yield from drop
+            except BackendError as error:  # the others are to be tried all the same
+                failure = failure or error
         self._loose_tally.invalidated += count
+        if failure is not None:
+            raise failure
         return count
 
     def clear(self) -> None:
