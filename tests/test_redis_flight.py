@@ -463,3 +463,42 @@ async def test_who_is_cancelled_while_tags_get_their_stamps_keeps_nobody_waiting
         assert not _holds_lease(server, ":k:1")
         assert await asyncio.wait_for(elsewhere(1), PATIENCE) == 1
         assert elsewhere.stats.waits == 0
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_load_whose_event_loop_was_closed_loses_its_lease(
+    cache: Cache, other: Cache, redis_server: RedisServer, behind: bool
+) -> None:
+    """Without having been cancelled, and with somebody still holding on to its task."""
+    calls: list[int] = []
+
+    @cache.cached(key="k:{x}", ttl=0.05, jitter=None, stale=600 if behind else 0, lease=0.3)
+    async def load(x: int) -> int:
+        calls.append(x)
+        if len(calls) == 1 + behind:
+            await asyncio.sleep(math.inf)
+        return len(calls)
+
+    loop = asyncio.new_event_loop()
+    if behind:
+        loop.run_until_complete(load(1))
+        time.sleep(0.06)  # past its ttl, as Redis counts it
+
+    async def begin() -> Any:
+        task = asyncio.create_task(load(1))
+        while len(calls) < 1 + behind:
+            await asyncio.sleep(0.001)
+        return task
+
+    task = loop.run_until_complete(begin())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    leased = "shop:k:1~r" if behind else "shop:k:1"
+    until(lambda: not redis_server.cli("EXISTS", leased))
+
+    async def again() -> None:
+        while await load(1) < 2 + behind:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(again(), PATIENCE))
+    del task

@@ -225,7 +225,7 @@ def test_releases_whose_tags_differ_do_not_take_the_lease_from_each_other(
     until(lambda: old.stats.waits >= 5 and new.stats.waits >= 5)
     assert loads == ["old", "new"]
     gates["old"].open()
-    until(lambda: callers[0].done())
+    until(callers[0].done)
     assert colour(old(1)) == "old", "the first to load has the key"
     gates["new"].open()
     assert sorted({caller.result(PATIENCE) for caller in callers}) == ["new", "old"]

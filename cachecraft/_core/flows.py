@@ -27,7 +27,7 @@ from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.load import lead, load_alone, share
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import refresh_behind, with_grace
-from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look
+from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look, off_the_board
 
 _FIRST_PAUSE: Final = 0.002
 _PAUSE: Final = 0.08
@@ -121,6 +121,9 @@ def _joinable(place: RemotePlace, sight: Sight, arrived: float) -> Flight | None
             return None
     # Of one that was abandoned, the placeholder is about to go; what another version makes is not ours to hand out.
     if flight is None or flight.state == ABANDONED or flight.kind != place.schema:
+        return None
+    if flight.orphaned:
+        off_the_board(place, flight.key)
         return None
     return flight
 

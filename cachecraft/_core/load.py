@@ -19,7 +19,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
     """
     flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
     flight.kind, flight.began = place.schema, place.clock()
-    lease = place.hold(won.seek.key, won.held, place.policy.lease) if held is None else None
+    lease = place.hold(won.seek.key, won.held, place.policy.lease, flight) if held is None else None
     flights.enter(flight)
     try:
         value = yield from Load(run, place.policy.timeout, flight)

@@ -15,6 +15,7 @@ from typing import Final
 
 from cachecraft._core.effects import Renew
 from cachecraft._core.errors import BackendError
+from cachecraft._core.flights import Flight
 
 _LINGER: Final = 5.0
 """Seconds that the thread stays without work: to start another costs more than a quick load."""
@@ -29,6 +30,7 @@ class Beat:
     held: bytes
     lease: float
     due: float
+    flight: Flight | None = None
     ended: bool = field(default=False)
 
     def end(self) -> None:
@@ -54,8 +56,9 @@ class Heart:
     def after_fork(self) -> None:
         self._reset()
 
-    def hold(self, key: str, held: bytes, lease: float) -> Beat:
-        beat = Beat(self, key, held, lease, time.monotonic() + lease / 3)
+    def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Beat:
+        """Keep a lease alive until it is ended, or the event loop that ``flight`` is led in has been closed."""
+        beat = Beat(self, key, held, lease, time.monotonic() + lease / 3, flight)
         with self._changed:
             self._beats.add(beat)
             if not self._alive and not self._closed:
@@ -105,6 +108,9 @@ class Heart:
 
     def _beat(self, beat: Beat) -> None:
         if beat.ended:
+            return
+        if beat.flight is not None and beat.flight.orphaned:
+            self.forget(beat)
             return
         try:
             if not self._renew(Renew(beat.key, beat.held, beat.lease)):

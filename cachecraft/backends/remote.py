@@ -230,8 +230,8 @@ class Remote:
     def copier(self, value: Any) -> Copier | None:
         return copier(value, self.policy.isolate)
 
-    def hold(self, key: str, held: bytes, lease: float) -> Lease:
-        return self.keeper.heart.hold(key, held, lease)
+    def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Lease:
+        return self.keeper.heart.hold(key, held, lease, flight)
 
     # -- making entries --------------------------------------------------------------------------------------
 
