@@ -261,6 +261,8 @@ class Driver:
         if isinstance(effect, Spawn):
             return self.crew.spawn(self._aalone(effect.flow), effect.ended)
         if isinstance(effect, Sleep):
+            if effect.flight is not None:
+                effect.flight.home = _loop_here()
             return await asyncio.sleep(effect.seconds)
         raise TypeError(f"a flow asked for {effect!r}, which no driver knows")
 

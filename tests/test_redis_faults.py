@@ -564,3 +564,25 @@ async def test_who_is_cancelled_while_a_namespace_is_greeted_takes_no_answer_fro
         assert known.stats.loads == 5, "each had its answer"
         assert await new(1) == 1
         assert cache.stats.backend_errors == 0
+
+
+def test_many_namespaces_are_greeted_in_as_many_round_trips_as_one(redis_url: str) -> None:
+    """On a distant server a connection would otherwise never be made in time."""
+
+    def trips(namespaces: int) -> int:
+        with Cache(redis_url) as cache:
+            transport = cache.driver.backend.backend  # type: ignore[union-attr]  # a Guard
+            for number in range(namespaces):
+                transport.serve(f"{namespaces}.{number}:")
+            replies: list[Any] = []
+            talk, count = transport._fence(), 0
+            try:
+                commands = next(talk)
+                while True:
+                    count += 1
+                    replies = transport._sync.execute(commands)
+                    commands = talk.send(replies)
+            except StopIteration:
+                return count
+
+    assert trips(1) == trips(30)

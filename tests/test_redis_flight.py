@@ -502,3 +502,27 @@ def test_a_load_whose_event_loop_was_closed_loses_its_lease(
 
     asyncio.run(asyncio.wait_for(again(), PATIENCE))
     del task
+
+
+async def test_a_call_that_blocks_its_event_loop_does_not_wait_for_a_task_of_that_loop(
+    cache: Cache, other: Cache
+) -> None:
+    """The task watches a load elsewhere for all of its process, and could not go on."""
+    gate = Gate()
+
+    def elsewhere() -> str:
+        gate.pass_through()
+        return "theirs"
+
+    leader = Sync().start(other.get_or_load, "k", elsewhere)
+    gate.reached()
+    watcher = asyncio.create_task(cache.aget_or_load("k", lambda: "mine"))
+    while not cache.keeper.watches:  # type: ignore[attr-defined]  # a RemoteKeeper
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    began = time.monotonic()
+    assert cache.get_or_load("k", lambda: "alone", wait=PATIENCE) == "alone"
+    assert time.monotonic() - began < PATIENCE
+    gate.open()
+    assert await watcher == "theirs"
+    assert leader.result(PATIENCE) == "theirs"

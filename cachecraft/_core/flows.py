@@ -152,7 +152,7 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
     token, asked = sight.loading, fetch(place, seek)
     assert token is not None
     watch = place.watches.get(token)
-    if watch is not None:
+    if watch is not None and not watch.orphaned:
         patience = yield from Join(watch, patience)
         # We came and saw the load under way; the look that saw it over came later, so what else it saw is for us too.
         if watch.state == LANDED and watch.lookup == asked:
@@ -165,7 +165,7 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
         while patience > 0:
             nap = max(_FIRST_PAUSE, min(_SLOWING * (place.clock() - watch.began), _PAUSE))
             nap = min(nap * (0.5 + 0.5 * place.random()), patience)
-            yield from Sleep(nap)
+            yield from Sleep(nap, watch)
             patience -= nap
             reading = yield from asked
             seen = place.judge(seek, asked.tags, reading)

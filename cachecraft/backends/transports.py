@@ -226,19 +226,19 @@ class Transport:
         except Exception:  # whatever it is, this connection is not to be used
             return False
 
-    def _exchange(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
-        replies = self._talk(connection, commands)
+    def _exchange(self, connection: Any, commands: Sequence[Command], until: float = math.inf) -> list[Any]:
+        replies = self._talk(connection, commands, until)
         for at in answered(replies):
-            replies[at] = self._talk(connection, [in_full(commands[at])])[0]
+            replies[at] = self._talk(connection, [in_full(commands[at])], until)[0]
             answered([replies[at]])
         return replies
 
-    def _hold(self, connection: Any, talk: Talk) -> Any:
+    def _hold(self, connection: Any, talk: Talk, until: float = math.inf) -> Any:
         try:
             commands = next(talk)
             while True:
                 try:
-                    replies = self._exchange(connection, commands)
+                    replies = self._exchange(connection, commands, until)
                 except redis.exceptions.ResponseError as error:
                     commands = talk.throw(error)
                 else:
@@ -259,17 +259,17 @@ class Transport:
         kind: Any = options.pop("connection_class", redis.Connection)
         connection = kind(**{**options, **self._dialling.options()}, parser_class=_Parser)
         fences = self.fences  # a namespace that comes while we greet is not greeted for
-        connection._parser.deadline = time.monotonic() + self._dialling.longest
+        connection._parser.deadline = until = time.monotonic() + self._dialling.longest
         try:
             connection.connect()
-            self._hold(connection, self._greet())
+            self._hold(connection, self._greet(), until)
         except BaseException:
             connection.disconnect()
             raise
         return connection, fences
 
-    def _talk(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
-        connection._parser.deadline = time.monotonic() + self._dialling.timeout
+    def _talk(self, connection: Any, commands: Sequence[Command], until: float) -> list[Any]:
+        connection._parser.deadline = min(until, time.monotonic() + self._dialling.timeout)
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         replies: list[Any] = []
         for _ in commands:
