@@ -17,10 +17,10 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 from cachecraft._core import flights
-from cachecraft._core.calls import Key, Subject, check_tag, is_texts, prefix_of
+from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
-from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
+from cachecraft._core.errors import BackendError, ClosedError, OptionError, OptionTypeError
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.policy import Duration, Policy
 from cachecraft._core.ports import Backend, Function, Keeper
@@ -79,7 +79,8 @@ class BareCache:
         if near is not None:
             raise OptionError(f"near={near!r}: this version has no near cache yet; leave it out")
         # Without a URL, the environment is asked when it is first used: so begins the default cache.
-        self._lock = threading.Lock()
+        # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
+        self._lock = threading.RLock()
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
         self._tallies: dict[weakref.ref[Any], Tally] = {}
         #: What the functions counted that are gone.
@@ -102,12 +103,13 @@ class BareCache:
             _dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)
-        if (backend := self._shut()) is not None:
-            backend.close()
-        self._settings = settings
-        self._closed = False
+        with self._lock:
+            self._settings = settings
+            self._closed = False
+            old = self._taken_down()
         for handle in list(self._handles):
             handle.unbind()
+        _let_go(*old)
 
     # -- what it is made of, made when first needed ----------------------------------------------------------
 
@@ -128,25 +130,27 @@ class BareCache:
 
     @property
     def keeper(self) -> Keeper:
-        self._open()
-        assert self._keeper is not None
-        return self._keeper
+        # Somebody may configure it anew in between.
+        while (keeper := self._keeper) is None:
+            self._open()
+        return keeper
 
     @property
     def driver(self) -> Driver:
-        self._open()
-        assert self._driver is not None
-        return self._driver
+        while (driver := self._driver) is None:
+            self._open()
+        return driver
 
     def _open(self) -> None:
-        settings = self.settings
         if self._driver is not None:
             return
         with self._lock:
             if self._driver is not None:
                 return
+            settings = self.settings
             if self._closed:
                 raise ClosedError("this cache is closed; make another")
+            keeper: Keeper
             if settings.url.startswith("memory://"):
                 memory = Memory(
                     max_entries=settings.max_entries,
@@ -154,16 +158,16 @@ class BareCache:
                     clock=settings.clock,
                     random=settings.random,
                 )
-                self._keeper, driver = LocalKeeper(memory), Driver(None, Crew())
+                keeper, driver = LocalKeeper(memory), Driver(None, Crew())
             else:
                 backend = settings.backend or _redis(settings)
                 serializer = settings.serializer or MsgpackSerializer()
-                self._keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
-            self._loose_tally = Tally()
-            self._loose = self._keeper.function(
-                _loose_subject(), self._policy({}), self._loose_tally, self._prefix, fn=None, serializer=None
-            )
-            self._driver = driver
+                keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
+            tally = Tally()
+            loose = keeper.function(_loose_subject(), self._policy({}), tally, self._prefix, fn=None, serializer=None)
+            if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
+                self._loose_tally, self._loose = tally, loose
+                self._keeper, self._driver = keeper, driver
 
     @property
     def _prefix(self) -> str:
@@ -210,6 +214,8 @@ class BareCache:
         home = getattr(wanted, "home", None)
         if home is not None and home.cache is self:
             place, values = home.function(), wanted.values  # type: ignore[attr-defined]  # it is a Key
+        if len(tags) > MOST_TAGS:
+            raise OptionError(f"tags= names {len(tags)} tags; an entry carries {MOST_TAGS} at the most")
         return (place.variant(self._policy(options), _tags(tags)) if options or tags else place), values
 
     def _on(self) -> bool:
@@ -375,14 +381,22 @@ class BareCache:
             raise OptionTypeError("invalidate() was told nothing to remove; give key=, pattern= or tags=")
         if pattern is not None:
             check_pattern(pattern)
-        count = 0
+        drops: list[Flow[int]] = []
         if key is not None:
-            count += yield from self._delete(key)
+            drops.append(self._delete(_key(key)))
         if pattern is not None:
-            count += yield from self.keeper.sweep(self._prefix, escape_pattern(pattern), progress)
+            drops.append(self.keeper.sweep(self._prefix, escape_pattern(pattern), progress))
         if tags is not None:
-            count += yield from self.keeper.untag(self._prefix, _tags([tags] if isinstance(tags, str) else tags))
+            drops.append(self.keeper.untag(self._prefix, _tags([tags] if isinstance(tags, str) else tags)))
+        count, failure = 0, None
+        for drop in drops:
+            try:
+                count += yield from drop
+            except BackendError as error:  # the others are to be tried all the same
+                failure = failure or error
         self._loose_tally.invalidated += count
+        if failure is not None:
+            raise failure
         return count
 
     def clear(self) -> None:
@@ -435,21 +449,17 @@ class BareCache:
             await backend.aclose()
 
     def _retire(self) -> Backend | None:
-        self._closed = True
+        with self._lock:  # lest somebody who is about to open it does so after this
+            self._closed = True
+            old = self._taken_down()
         for handle in list(self._handles):
             handle.unbind()  # first, so that nobody goes on to ask what is being shut
-        return self._shut()
+        return _shut(*old)
 
-    def _shut(self) -> Backend | None:
-        """End what runs behind. Answers the backend, which is yet to be closed."""
-        driver, self._driver = self._driver, None
-        keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.close()
-        if driver is None:
-            return None
-        driver.crew.close()
-        return driver.backend
+    def _taken_down(self) -> tuple[Driver | None, Keeper | None]:
+        driver, keeper = self._driver, self._keeper
+        self._driver = self._keeper = None
+        return driver, keeper
 
     def __del__(
         self, _ending: Callable[[], bool] = sys.is_finalizing, _warn: Callable[..., None] = warnings.warn
@@ -465,11 +475,10 @@ class BareCache:
             if getattr(driver.backend, "connected", False):  # a backend of somebody's own need not know
                 _warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
         finally:
-            if (backend := self._shut()) is not None:
-                backend.close()
+            _let_go(*self._taken_down())
 
     def _after_fork(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for handle in list(self._handles):
             handle.after_fork()
         if self._driver is not None:
@@ -500,6 +509,22 @@ class BareCache:
             "closed" if self._closed else "off" if not self.settings.enabled else repr(self._keeper or "not yet open")
         )
         return f"<Cache {redacted(self.settings.url)} namespace={self.settings.namespace!r} {state}>"
+
+
+def _shut(driver: Driver | None, keeper: Keeper | None) -> Backend | None:
+    """End what runs behind. Answers the backend, which is yet to be closed."""
+    if keeper is not None:
+        keeper.close()
+    if driver is None:
+        return None
+    driver.crew.close()
+    return driver.backend
+
+
+def _let_go(driver: Driver | None, keeper: Keeper | None) -> None:
+    backend = _shut(driver, keeper)
+    if backend is not None:
+        backend.close()
 
 
 def _dialling(settings: Settings) -> Dialling:

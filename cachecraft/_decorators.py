@@ -12,13 +12,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import inf
 from typing import Any, Final, NamedTuple
 
 from cachecraft._cache import BareCache
 from cachecraft._core.calls import Key, Subject, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
-from cachecraft._core.errors import OptionError, OptionTypeError
+from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
 from cachecraft._core.keys import qualified_name
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Function
@@ -77,7 +78,8 @@ class Handle:
             version=self.policy.version,
         )
         self.tally = Tally()
-        self._lock = threading.Lock()
+        # Re-entrant, because the garbage collector may run anybody's destructor, and that may call the function.
+        self._lock = threading.RLock()
         self._function: Function | None = None
         made = generate(
             fn,
@@ -107,10 +109,11 @@ class Handle:
 
     def unbind(self) -> None:
         """Forget the cache's insides; the next call looks at them anew."""
-        function, self._function = self._function, None
-        if function is not None:
-            function.disconnect()
-        self._bind(table={}, owners={}, now=None, lead=_never, land=None, fail=None, slow=self._slow_unbound)
+        with self._lock:
+            function, self._function = self._function, None
+            if function is not None:
+                function.disconnect()
+            self._bind(table={}, owners={}, now=_late, steps=(_never, _never, _never), slow=self._slow_unbound)
 
     def function(self) -> Function:
         """The function where its results are kept, bound on first use."""
@@ -123,14 +126,20 @@ class Handle:
                 function = self.cache.keeper.function(
                     self.subject, policy, self.tally, self.prefix, fn=self.fn, serializer=self.serializer
                 )
-                function.connect(partial(self._bind, slow=self._slow_of(function)))
-                self._function = function
+                if self._function is None:  # else a destructor was here first
+                    function.connect(partial(self._bind, slow=self._slow_of(function)))
+                    self._function = function
             return self._function
 
     def _slow_unbound(self, values: tuple[Any, ...]) -> Any:
         if not self.cache.enabled:
             return self._call(values)
-        return self._answer(self.function().recall(values, partial(self._call, values)))
+        try:
+            function, driver = self.function(), self.cache.driver
+        except ClosedError:  # a moment ago: then this is a plain call, as those that follow
+            return self._call(values)
+        flow: Flow[Any] = function.recall(values, partial(self._call, values))
+        return driver.arun(flow) if self.is_async else driver.run(flow)
 
     def _slow_of(self, function: Function) -> Callable[[tuple[Any, ...]], Any]:
         driver, recall, call = self.cache.driver, function.recall, self._call
@@ -236,7 +245,7 @@ class Handle:
 
     def after_fork(self) -> None:
         """In a forked child: a thread of the parent may have held the lock."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<cached {self.subject.label}>"
@@ -244,6 +253,10 @@ class Handle:
 
 def _never(*_: Any) -> None:
     return None
+
+
+def _late() -> float:
+    return inf
 
 
 async def _later(result: Any) -> Any:

@@ -42,7 +42,8 @@ class Crew:
     def __init__(self, *, threads: int = 8, backlog: int = 1000) -> None:
         self._threads = threads
         self._backlog = backlog
-        self._lock = threading.Lock()
+        # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
+        self._lock = threading.RLock()
         self._reset()
 
     def _reset(self) -> None:
@@ -54,20 +55,29 @@ class Crew:
 
     def after_fork(self) -> None:
         """In a forked child: the threads and tasks of the parent are not here."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._reset()
 
     def submit(self, work: Callable[[], object], ended: Callable[[], object]) -> bool:
-        """Run ``work`` in a thread, in a copy of the caller's context, then ``ended``. False if the backlog is full."""
+        """Run ``work`` in a thread, in a copy of the caller's context, then ``ended``.
+
+        False if the backlog is full, or there is no thread to be had.
+        """
         context = contextvars.copy_context()
         with self._lock:
             if self._closed or self._todo.qsize() >= self._backlog:
                 return False
-            self._todo.put((partial(context.run, work), ended))
-            if self._idle < self._todo.qsize() and self._workers < self._threads:
+            if self._idle <= self._todo.qsize() and self._workers < self._threads:
                 self._workers += 1
                 # Daemons: a refresh must not keep an interpreter from ending.
-                threading.Thread(target=self._work, name=f"cachecraft-{self._workers}", daemon=True).start()
+                thread = threading.Thread(target=self._work, name=f"cachecraft-{self._workers}", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads, or the interpreter is ending
+                    self._workers -= 1
+                    if not self._workers:
+                        return False
+            self._todo.put((partial(context.run, work), ended))
         return True
 
     def _work(self) -> None:
@@ -254,6 +264,8 @@ class Driver:
         if isinstance(effect, Spawn):
             return self.crew.spawn(self._aalone(effect.flow), effect.ended)
         if isinstance(effect, Sleep):
+            if effect.flight is not None:
+                effect.flight.home = _loop_here()
             return await asyncio.sleep(effect.seconds)
         raise TypeError(f"a flow asked for {effect!r}, which no driver knows")
 

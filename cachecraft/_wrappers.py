@@ -2,6 +2,7 @@
 
 ``attrs`` builds ``__init__`` the same way. A generated function takes keywords and defaults at the interpreter's own
 speed; a ``*args`` closure takes a third longer. It knows no cache: ``bind`` tells it where to look and whom to ask.
+It reads all steps of a load at once: one that is under way when the cache is closed ends where it began.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ _SOURCE: Final = """\
     if {present}{same_kind}node.expires > now():
         node.hits += 1
         return node.value
+    lead, land, fail = steps
     flight = lead({lead}) if {atomic} else None
     if flight is None:
         return {await_}slow({values})
     try:
         {enter}value = {await_}fn({call})
+        return land(flight, value)
     except BaseException as error:
         fail(flight, error)
         raise
-    return land(flight, value)
 
 def values({signature}):
     return {values}
@@ -42,7 +44,22 @@ def call(values):
     {unpack}return fn({call})
 """
 _INTERNAL: Final = (
-    *("find", "owners", "atomic", "enter", "now", "lead", "land", "fail", "slow", "node", "flight", "value", "error"),
+    *(
+        "find",
+        "owners",
+        "atomic",
+        "enter",
+        "now",
+        "steps",
+        "lead",
+        "land",
+        "fail",
+        "slow",
+        "node",
+        "flight",
+        "value",
+        "error",
+    ),
     *("nothing", "fn", "defaults", "type", "id", "values", "call", "wrapper", "Exception", "BaseException"),
 )
 

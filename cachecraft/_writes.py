@@ -182,24 +182,25 @@ def invalidating(cache: BareCache, functions: Sequence[Any], options: Mapping[st
     return decorator
 
 
-def _write(write: Write) -> Callable[..., Any]:
-    def settle(arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
-        errors = []
-        for cache, flow in write.flows(arguments, outcome):
-            try:
-                cache.driver.run(flow)
-            except Exception as error:
-                errors.append((cache, error))
-        write.report(errors, outcome)
+def _settle(write: Write, arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
+    errors = []
+    for cache, flow in write.flows(arguments, outcome):
+        try:
+            cache.driver.run(flow)
+        except Exception as error:
+            errors.append((cache, error))
+    write.report(errors, outcome)
 
+
+def _write(write: Write) -> Callable[..., Any]:
     def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:
         arguments = write.arguments(instance, args, kwargs)
         try:
             result = wrapped(*args, **kwargs)
         except BaseException:
-            settle(arguments, None)
+            _settle(write, arguments, None)
             raise
-        settle(arguments, (result,))
+        _settle(write, arguments, (result,))
         return result
 
     return call
@@ -219,6 +220,10 @@ def _awrite(write: Write) -> Callable[..., Any]:
         arguments = write.arguments(instance, args, kwargs)
         try:
             result = await wrapped(*args, **kwargs)
+        except GeneratorExit:
+            # Its loop was closed, and nothing can be awaited any more; but the commit may have happened.
+            _settle(write, arguments, None)
+            raise
         except BaseException:
             # Cancelled, perhaps: the commit may have happened all the same.
             await through(settle(arguments, None))

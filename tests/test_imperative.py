@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cachecraft import MISSING, Cache
+from cachecraft import MISSING, Cache, OptionError
 from tests.callers import PATIENCE, Async, Gate, Sync, until
 from tests.clock import FakeClock
 
@@ -180,3 +180,18 @@ def test_sync_and_async_calls_see_the_same_entries(cache: Cache) -> None:
     asyncio.run(cache.aset("m", 1))
     asyncio.run(cache.aclear())
     assert cache.get("m") is MISSING
+
+
+@pytest.mark.parametrize("url", ["memory://", "redis"])
+def test_more_tags_than_an_entry_carries_are_refused_by_name(url: str, redis_url: str, colour: Colour) -> None:
+    many = [f"t{number}" for number in range(251)]
+    with Cache(redis_url if url == "redis" else url) as cache:
+        by_hand = colour.on(cache)
+        with pytest.raises(OptionError, match="tags= names 251 tags"):
+            by_hand.set("k", 1, tags=many)
+        with pytest.raises(OptionError, match="tags= names 251 tags"):
+            by_hand.get_or_load("k", lambda: 1, tags=many)
+        assert by_hand.set("k", 1, tags=many[:250])
+        assert by_hand.get("k") == 1
+        by_hand.invalidate(tags=many)
+        assert by_hand.get("k") is MISSING

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -498,3 +499,24 @@ def test_the_module_level_decorators_belong_to_the_default_cache() -> None:
     assert get(1) is kept
     write(1)
     assert get(1) is not kept
+
+
+def test_a_write_whose_event_loop_was_closed_invalidates_all_the_same(cache: Cache) -> None:
+    """Nobody cancelled it, and it is collected in the middle."""
+
+    @cache.cached
+    def load(x: int) -> int:
+        return x
+
+    @cache.invalidates(load)
+    async def write(x: int) -> None:
+        await asyncio.Event().wait()
+
+    assert load(1) == 1
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(write(1))
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    del task
+    gc.collect()
+    assert load.get(1) is MISSING

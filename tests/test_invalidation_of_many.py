@@ -477,3 +477,18 @@ def test_a_value_that_comes_just_after_all_of_its_method_went_is_kept(
     drain(cache)
     assert owner_type.number.cache_info().currsize == len(cache._keeper.memory) == 1
     assert owner_type.number.get(owners[0], 2) is not MISSING
+
+
+def test_very_many_tags_fall_at_once(make_cache: Callable[..., Cache]) -> None:
+    """Each once looked at all that had fallen before it, with everybody else locked out: half a minute."""
+    cache, many = make_cache(), 20 * AT_ONCE
+
+    @cache.cached(tags=["t:{x}"])
+    def load(x: int) -> int:
+        return x
+
+    for x in range(many):
+        load(x)
+    falling = Sync().start(cache.invalidate, tags=[f"t:{x}" for x in range(many)])
+    assert falling.result(PATIENCE) >= AT_ONCE
+    assert all(load.get(x) is MISSING for x in range(many))

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -529,3 +530,76 @@ def test_a_paused_client_costs_a_deadline_and_no_more(cache: Cache, redis_server
     finally:
         redis_server.cli("CLIENT", "UNPAUSE")
     colour(f(2))
+
+
+# -- what one does to the others -------------------------------------------------------------------------------------
+
+
+def test_whoever_finds_the_last_idle_connection_just_hung_up_dials(redis_url: str) -> None:
+    """Hanging up takes no lock: an outage may end a connection between a caller's look at the pool and its grasp."""
+
+    class Emptied(deque[Any]):
+        def pop(self) -> Any:
+            while self:
+                transport._discard(super().pop())
+            return super().pop()
+
+    with Cache(redis_url, namespace="shop") as cache:
+        f = cache.cached(ttl=60, key="n:{number}")(_same)
+        assert f(1) == 1
+        transport = cache.driver.backend.backend._sync  # type: ignore[union-attr]  # a Guard
+        transport._idle = Emptied(transport._idle)
+        assert f(2) == 2
+        assert transport._total == 1
+        assert f.stats.backend_errors == 0
+
+
+async def test_who_is_cancelled_while_a_namespace_is_greeted_takes_no_answer_from_others(
+    start_redis: Callable[..., RedisServer],
+) -> None:
+    server = start_redis()
+    async with Cache(server.url, timeout=PATIENCE) as cache:
+
+        @cache.cached(key="n:{number}")
+        async def known(number: int) -> int:
+            return number
+
+        @cache.cached(key="n:{number}", namespace="new")
+        async def new(number: int) -> int:
+            return number
+
+        for number in range(5):
+            await known(number)
+        server.pause()
+        others = [asyncio.create_task(known(number)) for number in range(5)]
+        first = asyncio.create_task(new(1))
+        await asyncio.sleep(0.05)  # all of them have asked
+        first.cancel()
+        await asyncio.sleep(0)
+        server.resume()
+        assert await asyncio.gather(*others) == list(range(5))
+        assert known.stats.loads == 5, "each had its answer"
+        assert await new(1) == 1
+        assert cache.stats.backend_errors == 0
+
+
+def test_many_namespaces_are_greeted_in_as_many_round_trips_as_one(redis_url: str) -> None:
+    """On a distant server a connection would otherwise never be made in time."""
+
+    def trips(namespaces: int) -> int:
+        with Cache(redis_url) as cache:
+            transport = cache.driver.backend.backend  # type: ignore[union-attr]  # a Guard
+            for number in range(namespaces):
+                transport.serve(f"{namespaces}.{number}:")
+            replies: list[Any] = []
+            talk, count = transport._fence(), 0
+            try:
+                commands = next(talk)
+                while True:
+                    count += 1
+                    replies = transport._sync.execute(commands)
+                    commands = talk.send(replies)
+            except StopIteration:
+                return count
+
+    assert trips(1) == trips(30)

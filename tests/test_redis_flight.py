@@ -401,3 +401,128 @@ async def test_a_sync_call_on_the_loop_never_waits_for_a_task_of_that_loop(cache
     assert time.monotonic() - began < PATIENCE
     go_on.set()
     assert await leader == 1
+
+
+def test_without_a_thread_for_its_lease_a_load_goes_on(
+    cache: Cache, colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that has used up its threads, or while the interpreter ends."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    @cache.cached(key="k:{x}")
+    @colour.loader
+    def load(x: int) -> int:
+        return x
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert colour(load(1)) == 1
+    assert colour(load.get(1)) == 1
+    assert colour(load(2)) == 2
+    assert cache.keeper.heart._alive  # type: ignore[attr-defined]  # the next load has one again
+
+
+def test_a_result_that_cannot_be_copied_is_its_callers_all_the_same(cache: Cache, colour: Colour) -> None:
+    @cache.cached(key="k:{x}", isolate=True)
+    @colour.loader
+    def load(x: int) -> Any:
+        return threading.Lock()
+
+    assert [type(colour(load(1))) for _ in range(2)] == [type(threading.Lock())] * 2
+    assert load.stats.wait_timeouts == load.stats.errors == 0
+    assert load.stats.refused == 2  # not stored
+
+
+async def test_who_is_cancelled_while_tags_get_their_stamps_keeps_nobody_waiting(
+    start_redis: Any,
+) -> None:
+    server = start_redis()
+    async with Cache(server.url, timeout=PATIENCE) as cache, Cache(server.url, timeout=PATIENCE) as other:
+
+        @cache.cached(key="k:{x}", tags=lambda result, x: ["t"], lease=60)
+        async def load(x: int) -> int:
+            server.pause()
+            return x
+
+        @other.cached(key="k:{x}", tags=lambda result, x: ["t"])
+        async def elsewhere(x: int) -> int:
+            return x
+
+        await load.get(1)
+        caller = asyncio.create_task(load(1))
+        while not server.paused:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.01)
+        caller.cancel()
+        await asyncio.sleep(0)
+        server.resume()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        assert not _holds_lease(server, ":k:1")
+        assert await asyncio.wait_for(elsewhere(1), PATIENCE) == 1
+        assert elsewhere.stats.waits == 0
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_load_whose_event_loop_was_closed_loses_its_lease(
+    cache: Cache, other: Cache, redis_server: RedisServer, behind: bool
+) -> None:
+    """Without having been cancelled, and with somebody still holding on to its task."""
+    calls: list[int] = []
+
+    @cache.cached(key="k:{x}", ttl=0.05, jitter=None, stale=600 if behind else 0, lease=0.3)
+    async def load(x: int) -> int:
+        calls.append(x)
+        if len(calls) == 1 + behind:
+            await asyncio.sleep(math.inf)
+        return len(calls)
+
+    loop = asyncio.new_event_loop()
+    if behind:
+        loop.run_until_complete(load(1))
+        time.sleep(0.06)  # past its ttl, as Redis counts it
+
+    async def begin() -> Any:
+        task = asyncio.create_task(load(1))
+        while len(calls) < 1 + behind:
+            await asyncio.sleep(0.001)
+        return task
+
+    task = loop.run_until_complete(begin())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+    leased = "shop:k:1~r" if behind else "shop:k:1"
+    until(lambda: not redis_server.cli("EXISTS", leased))
+
+    async def again() -> None:
+        while await load(1) < 2 + behind:
+            await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(again(), PATIENCE))
+    del task
+
+
+async def test_a_call_that_blocks_its_event_loop_does_not_wait_for_a_task_of_that_loop(
+    cache: Cache, other: Cache
+) -> None:
+    """The task watches a load elsewhere for all of its process, and could not go on."""
+    gate = Gate()
+
+    def elsewhere() -> str:
+        gate.pass_through()
+        return "theirs"
+
+    leader = Sync().start(other.get_or_load, "k", elsewhere)
+    gate.reached()
+    watcher = asyncio.create_task(cache.aget_or_load("k", lambda: "mine"))
+    while not cache.keeper.watches:  # type: ignore[attr-defined]  # a RemoteKeeper
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    began = time.monotonic()
+    assert cache.get_or_load("k", lambda: "alone", wait=PATIENCE) == "alone"
+    assert time.monotonic() - began < PATIENCE
+    gate.open()
+    assert await watcher == "theirs"
+    assert leader.result(PATIENCE) == "theirs"

@@ -552,3 +552,16 @@ def test_each_outage_is_logged_once_and_so_is_its_end(
     assert "breaker" not in repr(made.stats)
     assert made.stats.as_dict()["breaker_opened"] == 1
     assert "<Breaker closed, 0 failures, opened 1 times> <Journal: 0 of" in repr(made.driver.backend)
+
+
+def test_of_several_invalidations_in_one_call_each_is_kept(server: RedisServer, colour: Colour) -> None:
+    """Also where the first of them raises."""
+    with Cache(server.url, on_unreachable="raise") as cache:
+        by_hand = colour.on(cache)
+        by_hand.set("k", 1)
+        server.pause()
+        with pytest.raises(BackendError):
+            by_hand.invalidate(key="k", pattern="p*", tags=["t"])
+        assert cache.stats.journal == 3
+        server.resume()
+        until(lambda: not cache.stats.journal)

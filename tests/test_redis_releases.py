@@ -10,6 +10,7 @@ import pytest
 import redis
 
 from cachecraft import MISSING, Cache
+from tests.callers import PATIENCE, Gate, until
 from tests.proxy import Proxy
 from tests.redis_kit import cache, colour, other, proxy  # noqa: F401 - fixtures
 
@@ -195,3 +196,39 @@ def test_a_process_that_has_both_releases_joins_no_load_of_the_other(cache: Cach
         nested if colour.is_async else nested_sync  # a load of the key within a load of the key
     )
     assert colour(old(1)) == "old beside new"
+
+
+def test_releases_whose_tags_differ_do_not_take_the_lease_from_each_other(
+    cache: Cache, other: Cache, colour: Any
+) -> None:
+    """Each thought the other's load void, and took its place: every call loaded, and nothing was ever stored."""
+    gates, loads = {"old": Gate(), "new": Gate()}, []
+
+    def get(release: str) -> Any:
+        def load(user: int) -> Any:
+            loads.append(release)
+            yield gates[release]
+            return release
+
+        return colour.loader(load)
+
+    old = cache.cached(key="user:{user}", tags=["all"])(get("old"))
+    new = other.cached(key="user:{user}", tags=["all", "user:{user}"])(get("new"))
+    for function in (old, new):
+        function.__cachecraft__.subject.label = "get"
+        function.get(1) if not function.__cachecraft__.is_async else colour(function.get(1))
+    callers = [colour.start(old, 1)]
+    gates["old"].reached()
+    callers.append(colour.start(new, 1))
+    gates["new"].reached()
+    callers += [colour.start(function, 1) for function in (old, new) * 5]
+    until(lambda: old.stats.waits >= 5 and new.stats.waits >= 5)
+    assert loads == ["old", "new"]
+    gates["old"].open()
+    until(callers[0].done)
+    assert colour(old(1)) == "old", "the first to load has the key"
+    gates["new"].open()
+    assert sorted({caller.result(PATIENCE) for caller in callers}) == ["new", "old"]
+    assert colour(new(1)) == "new"
+    cache.invalidate(key="user:1")
+    assert [colour(old.get(1)), colour(new.get(1))] == [MISSING, MISSING]

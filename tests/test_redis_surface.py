@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -290,11 +291,19 @@ def test_closures_with_a_key_or_namespace_of_their_own_are_told_apart(cache: Cac
     assert colour(_times(cache, colour, 5, namespace="five")(10)) == 50
 
 
-def test_the_same_function_made_again_shares_its_entries(cache: Cache, colour: Any) -> None:
-    assert colour(_times(cache, colour, 2)(10)) == 20
+@pytest.mark.parametrize("gone", [False, True])
+def test_the_same_function_made_again_shares_its_entries(cache: Cache, colour: Any, gone: bool) -> None:
+    first = _times(cache, colour, 2)
+    assert colour(first(10)) == 20
+    if gone:
+        del first
+        gc.collect()
     again = _times(cache, colour, 2)
     assert colour(again(10)) == 20
     assert again.stats.hits == 1
+    if gone:
+        with pytest.raises(OptionError, match="other variables around it"):
+            colour(_times(cache, colour, 3)(10))
 
 
 def test_a_recursive_closure_may_be_made_again(cache: Cache) -> None:

@@ -612,3 +612,22 @@ async def test_nobody_waits_for_a_refresh_that_was_cancelled_before_it_began() -
     assert crew.spawn(work(), ended.set)
     crew.close()
     await asyncio.wait_for(ended.wait(), PATIENCE)
+
+
+def test_without_a_thread_to_refresh_in_the_old_value_is_served(
+    cache: Cache, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @cache.cached(ttl=10, stale=100)
+    def load(x: int) -> int:
+        return x
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    assert load(1) == 1
+    clock.advance(11)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        assert [load(1), load(1)] == [1, 1]
+    assert load(1) == 1
+    until(lambda: load.stats.refreshes == 1)

@@ -21,6 +21,8 @@ Values = tuple[Any, ...]
 """The arguments of a call in the order of the parameters, defaults filled in."""
 
 LONGEST_TAG: Final = 512
+MOST_TAGS: Final = 250
+"""Tags of one entry: their number is one byte there, and some are the cache's own."""
 
 ATOMIC: Final = frozenset({int, str, bytes, bool, type(None), datetime.date, uuid.UUID})
 """Types whose equal values mean the same, given the type: what a call key may hold.
@@ -92,8 +94,8 @@ class Subject:
     def _tag_templates(self, tags: Sequence[str], annotations: Mapping[str, object]) -> tuple[Template, ...]:
         if not is_texts(tags):
             raise OptionTypeError(f"tags={tags!r} must be a list of strings, such as tags=['tenant:{{tenant}}']")
-        if len(tags) > 250:
-            raise OptionError(f"tags= names {len(tags)} tags; an entry carries 250 at the most")
+        if len(tags) > MOST_TAGS:
+            raise OptionError(f"tags= names {len(tags)} tags; an entry carries {MOST_TAGS} at the most")
         return tuple(Template.parse(tag, self.parameters, option="tags", annotations=annotations) for tag in tags)
 
     def _named_by(self, template: Template) -> tuple[str, ...]:

@@ -63,6 +63,8 @@ class Sleep(Effect[None]):
     """Wait for so many seconds."""
 
     seconds: float
+    flight: Flight | None = None
+    """The flight that goes on when they are over."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -3,7 +3,7 @@
 A Redis key holds one of two things. Both begin with a 17-byte *handle* (a letter and a random token) that every
 change compares, and with the stamps (16 bytes each) of the tags that were current before the load began::
 
-    placeholder   L | token 16 | n 1 | stamps 16*n
+    placeholder   L | token 16 | n 1 | stamps 16*n | digest of the tag names 8
     entry         V | token 16 | n 1 | stamps 16*n | header 50 | tag names | payload
 
     header  format 1 | flags 1 | serializer 1 | reserved 1 | key digest 8 | schema 8
@@ -111,8 +111,17 @@ def key_digest(key: str) -> bytes:
     return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
-def pack_placeholder(token: bytes, stamps: Sequence[bytes]) -> bytes:
-    return b"%b%b%c%b" % (PLACEHOLDER, token, len(stamps), b"".join(stamps))
+def names_digest(tags: Sequence[str]) -> bytes:
+    return key_digest("\n".join(tags))
+
+
+def pack_placeholder(token: bytes, stamps: Sequence[bytes], tags: Sequence[str]) -> bytes:
+    return b"%b%b%c%b%b" % (PLACEHOLDER, token, len(stamps), b"".join(stamps), names_digest(tags))
+
+
+def is_for(slot: bytes, tags: Sequence[str]) -> bool:
+    """Whether a placeholder's stamps are those of these tags, whatever they have become since."""
+    return slot[HANDLE + 1 + TOKEN * slot[HANDLE] :] == names_digest(tags)
 
 
 def pack(key: str, entry: Entry) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextvars import ContextVar, Token, copy_context
-from threading import Lock
+from threading import RLock
 from types import FrameType
 from typing import Any, Final
 
@@ -25,7 +25,8 @@ In a thread the stack knows who loads what, so a load need not write it down: re
 about to wait. Tasks beget tasks, so theirs is in ``current``.
 """
 
-_lock = Lock()
+# Re-entrant, because the garbage collector may run anybody's destructor, and that may wait for a load.
+_lock = RLock()
 
 
 class Flight:
@@ -123,8 +124,8 @@ def leave(flight: Flight) -> None:
         held = copy_context()  # noqa: F841 - as above
         try:
             current.reset(flight.token)
-        except ValueError:  # a coroutine finished in another context than it began in; that context ends with it
-            pass
+        except (ValueError, RuntimeError):
+            pass  # a coroutine finished in another context, which ends with it; or a signal has it left once more
 
 
 def may_wait(flight: Flight) -> bool:
@@ -179,5 +180,5 @@ def _chain() -> list[Flight]:
 def after_fork() -> None:
     """In a forked child: a thread of the parent may have held the lock, and it is not here to release it."""
     global _lock  # noqa: PLW0603 - there is one lock, and it must be a new one
-    _lock = Lock()
+    _lock = RLock()
     current.set(None)

@@ -27,7 +27,7 @@ from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.load import lead, load_alone, share
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import refresh_behind, with_grace
-from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look
+from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look, off_the_board
 
 _FIRST_PAUSE: Final = 0.002
 _PAUSE: Final = 0.1
@@ -122,6 +122,9 @@ def _joinable(place: RemotePlace, sight: Sight, arrived: float) -> Flight | None
     # Of one that was abandoned, the placeholder is about to go; what another version makes is not ours to hand out.
     if flight is None or flight.state == ABANDONED or flight.kind != place.schema:
         return None
+    if flight.orphaned:
+        off_the_board(place, flight.key)
+        return None
     return flight
 
 
@@ -149,7 +152,7 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
     token, asked = sight.loading, fetch(place, seek)
     assert token is not None
     watch = place.watches.get(token)
-    if watch is not None:
+    if watch is not None and not watch.orphaned:
         patience = yield from Join(watch, patience)
         # We came and saw the load under way; the look that saw it over came later, so what else it saw is for us too.
         if watch.state == LANDED and watch.lookup == asked:
@@ -162,7 +165,7 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
         while patience > 0:
             nap = max(_FIRST_PAUSE, min(_SLOWING * (place.clock() - watch.began), _PAUSE))
             nap = min(nap * (0.5 + 0.5 * place.random()), patience)
-            yield from Sleep(nap)
+            yield from Sleep(nap, watch)
             patience -= nap
             reading = yield from asked
             seen = place.judge(seek, asked.tags, reading)

@@ -19,13 +19,20 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
     """
     flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
     flight.kind = place.schema
-    lease = place.hold(won.seek.key, won.held, place.policy.lease) if held is None else None
+    lease = place.hold(won.seek.key, won.held, place.policy.lease, flight) if held is None else None
     try:
         value = yield from _fly(place, flight, run)
         try:
             yield from store(place, won, value, flight.took, held or won.held)
         except BackendError as error:
             place.failed(error)
+        except GeneratorExit:
+            raise
+        except BaseException:
+            # Cancelled, and perhaps not yet stored: the others are not to wait for the end of the lease.
+            if held is None:
+                yield from spared(place, Release(won.seek.key, won.held))
+            raise
         return value
     except GeneratorExit:
         raise

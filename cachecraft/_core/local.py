@@ -135,11 +135,10 @@ def _taken(found: Found) -> Any:
 def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
     flights.enter(flight)
     try:
-        value = yield from Load(run, place.policy.timeout, flight)
+        return place.land(flight, (yield from Load(run, place.policy.timeout, flight)))
     except BaseException as error:
         place.fail(flight, error.stop if isinstance(error, Stopped) else error)
         raise
-    return place.land(flight, value)
 
 
 def _load_alone(place: LocalPlace, run: Run) -> Flow[Any]:

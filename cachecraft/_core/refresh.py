@@ -36,8 +36,9 @@ def refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Fl
     """
     entry = handle(sight.reading.slot)
     flight = place.refreshing.get(entry)
-    # One that was taken and never began went down with its event loop.
-    if flight is not None and (flight.token is not None or place.clock() - flight.began < THROTTLE):
+    # One that was taken and never began went down with its event loop, as one whose load is orphaned.
+    begun = flight is not None and flight.token is not None and not (flight.lookup and flight.lookup.orphaned)
+    if flight is not None and (begun or place.clock() - flight.began < THROTTLE):
         return flight
     if not place.may_refresh(sight.seek.key):
         return None
@@ -46,7 +47,7 @@ def refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Fl
     def refresh() -> Flow[None]:
         flights.enter(flight)
         try:
-            value = yield from _refresh(place, seek, sight, run)
+            value = yield from _refresh(place, seek, sight, run, flight)
             land(place, flight, value)
         except Exception as error:
             flight.settle(FAILED, error)
@@ -65,7 +66,7 @@ def refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Fl
     return flight
 
 
-def _refresh(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Any]:
+def _refresh(place: RemotePlace, seek: Seek, sight: Sight, run: Run, flight: Flight) -> Flow[Any]:
     """Load anew under a claim, and store if the old entry is still there. The claim only saves work.
 
     Answers the value, or ``MISSING`` where another process is at it.
@@ -86,9 +87,11 @@ def _refresh(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Any
         place.rest(key, THROTTLE)
         return MISSING
     place.tally.refreshes += 1
-    lease = place.hold(name, claim, place.policy.lease)
+    won = resting_on(place, sight)
+    flight.lookup = place.flights[won.token] = Flight.of(won.token, 0.0)
+    lease = place.hold(name, claim, place.policy.lease, flight.lookup)
     try:
-        value = yield from lead(place, resting_on(place, sight), run, held=old)
+        value = yield from lead(place, won, run, held=old)
     except GeneratorExit:
         raise
     except BaseException:

@@ -10,18 +10,29 @@ import sys
 import weakref
 from collections.abc import Callable
 from types import CellType, CodeType
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from cachecraft._core.errors import OptionError
 
 _VALUES: Final = (int, float, complex, str, bytes, bool, type(None))
 
 
+_UNTOLD: Final = object()
+
+
+class _Holder(NamedTuple):
+    """Who has a name."""
+
+    code: CodeType | None
+    fn: weakref.ref[Any]
+    around: tuple[Any, ...]
+
+
 class Claims:
     """The names of one cache, and the function that each belongs to."""
 
     def __init__(self) -> None:
-        self._holders: dict[str, tuple[CodeType | None, weakref.ref[Any]]] = {}
+        self._holders: dict[str, _Holder] = {}
 
     def claim(self, name: str, fn: Callable[..., Any]) -> None:
         """Take ``name`` for ``fn``.
@@ -29,11 +40,11 @@ class Claims:
         Raises:
             OptionError: another function has it, which does something else or closes over something else.
         """
-        code = getattr(fn, "__code__", None)
-        holder = self._holders.setdefault(name, (code, _ref(fn)))
-        if holder[1]() is fn or _stands_for_itself(fn):
-            self._holders[name] = (code, _ref(fn))  # of a module that was loaded again, say
-        elif holder[0] is None or holder[0] != code or not _closes_over_the_same(holder[1](), fn):
+        mine = _Holder(getattr(fn, "__code__", None), _ref(fn), _around(fn))
+        holder = self._holders.setdefault(name, mine)
+        if holder.fn() is fn or _stands_for_itself(fn):
+            self._holders[name] = mine  # of a module that was loaded again, say
+        elif holder.code is None or holder.code != mine.code or not _closes_over_the_same(holder, fn):
             raise OptionError(
                 f"another function of this cache is called {name} too, or is the same with other variables around it;"
                 " in Redis they would share their results. Give each a key= or a namespace= of its own"
@@ -60,13 +71,24 @@ def _stands_for_itself(fn: Any) -> bool:
     return found is fn
 
 
-def _closes_over_the_same(one: Any, other: Any) -> bool:
-    if not other.__closure__:
-        return True
-    # What a function that is gone closed over, nobody can tell.
-    return one is not None and all(
-        _same(a, b, one, other) for a, b in zip(one.__closure__, other.__closure__, strict=True)
-    )
+def _around(fn: Any) -> tuple[Any, ...]:
+    """What a function closes over, as far as that can be told once the function is gone: plain values."""
+    return tuple(map(_plain, getattr(fn, "__closure__", None) or ()))
+
+
+def _plain(cell: CellType) -> Any:
+    try:
+        value = cell.cell_contents
+    except ValueError:  # not yet assigned
+        return _UNTOLD
+    return (type(value), value) if type(value) in _VALUES else _UNTOLD
+
+
+def _closes_over_the_same(holder: _Holder, other: Any) -> bool:
+    one, around = holder.fn(), _around(other)
+    if one is None:
+        return _UNTOLD not in around and around == holder.around
+    return not around or all(_same(a, b, one, other) for a, b in zip(one.__closure__, other.__closure__, strict=True))
 
 
 def _same(a: CellType, b: CellType, one: Any, other: Any) -> bool:

@@ -86,7 +86,7 @@ def _stamp_of(value: bytes | None) -> bytes | None:
 
 
 def _acquire(effect: Acquire) -> list[Command]:
-    placeholder = pack_placeholder(effect.token, effect.stamps)
+    placeholder = pack_placeholder(effect.token, effect.stamps, effect.tags)
     commands: list[Command] = []
     for tag, stamp, missing in zip(effect.tags, effect.stamps, effect.missing, strict=True):
         if tag == effect.beside:

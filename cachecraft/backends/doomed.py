@@ -98,6 +98,11 @@ class Doomed:
         return list(self._queue)
 
     @property
+    def falling(self) -> bool:
+        """Whether some node that still stands on its shelf may be under a tag that fell."""
+        return any(isinstance(group, Tagged) and group for group in self._groups())
+
+    @property
     def fallen(self) -> int:
         """At most so many nodes that still stand on their shelves are under a tag that fell."""
         return sum(len(group) for group in self._groups() if isinstance(group, Tagged))

@@ -15,6 +15,7 @@ from typing import Final
 
 from cachecraft._core.effects import Renew
 from cachecraft._core.errors import BackendError
+from cachecraft._core.flights import Flight
 
 _LINGER: Final = 5.0
 """Seconds that the thread stays without work: to start another costs more than a quick load."""
@@ -29,6 +30,7 @@ class Beat:
     held: bytes
     lease: float
     due: float
+    flight: Flight | None = None
     ended: bool = field(default=False)
 
     def end(self) -> None:
@@ -54,13 +56,17 @@ class Heart:
     def after_fork(self) -> None:
         self._reset()
 
-    def hold(self, key: str, held: bytes, lease: float) -> Beat:
-        beat = Beat(self, key, held, lease, time.monotonic() + lease / 3)
+    def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Beat:
+        """Keep a lease alive until it is ended, or the event loop that ``flight`` is led in has been closed."""
+        beat = Beat(self, key, held, lease, time.monotonic() + lease / 3, flight)
         with self._changed:
             self._beats.add(beat)
             if not self._alive and not self._closed:
                 self._alive = True
-                threading.Thread(target=self._run, name="cachecraft-heart", daemon=True).start()
+                try:
+                    threading.Thread(target=self._run, name="cachecraft-heart", daemon=True).start()
+                except RuntimeError:  # no more threads, or the interpreter is ending; the lease lasts as long as it is
+                    self._alive = False
             elif beat.due < self._wakes:
                 self._changed.notify()
         return beat
@@ -85,11 +91,12 @@ class Heart:
             idle_from = time.monotonic()
             while not self._closed:
                 now = time.monotonic()
-                due = [beat for beat in self._beats if beat.due <= now]
+                beats = list(self._beats)  # a destructor that the collector runs here may load, too
+                due = [beat for beat in beats if beat.due <= now]
                 if due:
                     return due
-                if self._beats:
-                    self._wakes = min(beat.due for beat in self._beats)
+                if beats:
+                    self._wakes = min(beat.due for beat in beats)
                     idle_from = now
                 elif now - idle_from < _LINGER:
                     self._wakes = idle_from + _LINGER
@@ -101,6 +108,9 @@ class Heart:
 
     def _beat(self, beat: Beat) -> None:
         if beat.ended:
+            return
+        if beat.flight is not None and beat.flight.orphaned:
+            self.forget(beat)
             return
         try:
             if not self._renew(Renew(beat.key, beat.held, beat.lease)):

@@ -17,7 +17,7 @@ from cachecraft._core.calls import Subject, Values
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING, Verdict, judge
 from cachecraft._core.errors import told
-from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
+from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
 from cachecraft._core.policy import Lifetime, Policy
 from cachecraft._core.ports import Found, Run
 from cachecraft._core.tally import Tally
@@ -78,7 +78,7 @@ class Local:
         """Have the generated wrapper look here, by ``bind``, until ``disconnect``."""
         names: dict[str, Any] = {}
         if self.quick:
-            names = {"lead": plain_lead(self), "land": plain_land(self), "fail": self._wrapper_failed}
+            names = {"steps": (plain_lead(self), plain_land(self), self._wrapper_failed)}
         with self.memory.lock:
             self._bind = bind
             self.table.watch(self._moved)
@@ -95,7 +95,8 @@ class Local:
             self._bind(table=table.shelf.nodes, owners=table.owners, now=now, **names)
 
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
-        self.tally.misses += 1
+        if flight.state == FLYING:
+            self.tally.misses += 1
         self.fail(flight, error)
 
     def settle(self, flight: Flight, value: Any, now: float) -> None:
@@ -120,7 +121,12 @@ class Local:
         return copy(value)
 
     def fail(self, flight: Flight, error: BaseException) -> None:
-        """The loader raised. Who joined gets its exception, unless it was the leader's own cancellation."""
+        """The loader raised. Who joined gets its exception, unless it was the leader's own cancellation.
+
+        Or a signal did, while the result was stored: then nobody is to wait for a load that has ended.
+        """
+        if flight.state != FLYING:
+            return
         now = self.memory.clock()
         flights.leave(flight)
         self.tally.loads += 1

@@ -206,21 +206,31 @@ class Memory:
                     flight.lost = flight.lost | names
                 self._void(board, lambda flight: _may_carry(flight, names))
             count, left = 0, AT_ONCE
+            falling = []
             # The smallest first, so that many small ones and a large one are still counted exactly.
             for tagged in sorted(filter(None, map(self.tags.get, names)), key=len):
                 left -= len(tagged)
-                count += self._drop_standing(list(tagged.nodes)) if left >= 0 else self._fell(tagged)
-            return count
+                if left >= 0:
+                    count += self._drop_standing(list(tagged.nodes))
+                else:
+                    falling.append(tagged)
+            return count + self._let_fall(falling)
 
-    def _fell(self, tagged: Tagged) -> int:
-        """Serve none of its nodes any more. Answers how many these were, without those that may have been gone."""
-        count = len(tagged) - self.doomed.fallen - self.doomed.retired
-        tagged.fallen = True
-        self._doom(tagged)
+    def _let_fall(self, falling: list[Tagged]) -> int:
+        """Serve none of their nodes any more. Answers how many these were, without those that may have been gone."""
+        if not falling:
+            return 0
+        count, gone = 0, self.doomed.fallen + self.doomed.retired
+        for tagged in falling:
+            count += max(0, len(tagged) - gone)
+            gone += len(tagged)
+            tagged.fallen = True
+            self._doom(tagged)
         self._beware(wary=True)
-        # Last, so that whoever was interrupted, and invalidates once more, finds it again.
-        self.tags.pop(tagged.tag, None)
-        return max(0, count)
+        # Last, so that whoever was interrupted, and invalidates once more, finds them again.
+        for tagged in falling:
+            self.tags.pop(tagged.tag, None)
+        return count
 
     def invalidate_tables(self, tables: Iterable[Table]) -> int:
         """Drop all that belongs to these functions."""
@@ -273,7 +283,7 @@ class Memory:
                     self.drop(node)
         finally:
             self._reclaiming = False
-        if self.wary and not self.doomed.fallen:
+        if self.wary and not self.doomed.falling:
             self._beware(wary=False)
         if not self.doomed:
             self.bound.brim = self.bound.max_entries

@@ -189,7 +189,8 @@ class AsyncTransport:
                 try:
                     await _hold(pipe, self._greet())
                 except BaseException:
-                    pipe.end(BackendError("Redis: the greeting failed"))
+                    if pipe is not line.pipe:  # else others wait for answers on it; whoever comes next greets again
+                        pipe.end(BackendError("Redis: the greeting failed"))
                     raise
                 pipe.fences = fences
             line.pipe = pipe

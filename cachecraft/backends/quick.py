@@ -52,18 +52,22 @@ def plain_lead(local: Local) -> Lead:
         # These say what the class says, but are found sooner.
         flight.void = False
         flight.wakers = flight.token = None
-        if board.setdefault(place, flight) is not flight:
-            return None
-        node = shelf.nodes.get(key)
-        if node is not None and (node.kind is not kind or node.expires > now):
-            # Somebody landed between the wrapper's look and ours, or another kind of argument sits in this place.
+        try:
+            if board.setdefault(place, flight) is not flight:
+                return None
+            node = shelf.nodes.get(key)
+            if node is not None and (node.kind is not kind or node.expires > now):
+                # Somebody landed between the wrapper's look and ours, or another kind of argument sits in this place.
+                table.end(flight, ABANDONED, None)
+                return None
+            if owned and table.owners.get(shelf.ident) is not shelf.nodes:
+                # All was invalidated since the object was last seen.
+                table.end(flight, ABANDONED, None)
+                return None
+            return flight
+        except BaseException:  # a signal's: nobody is to wait for a load that will not be
             table.end(flight, ABANDONED, None)
-            return None
-        if owned and table.owners.get(shelf.ident) is not shelf.nodes:
-            # All was invalidated since the object was last seen.
-            table.end(flight, ABANDONED, None)
-            return None
-        return flight
+            raise
 
     return lead
 

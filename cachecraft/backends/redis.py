@@ -84,15 +84,18 @@ class RedisBackend:
             return
         (info,) = yield [("INFO", "server")]
         run = _field(info, b"run_id")
-        for prefix in self._prefixes:
-            # In this order: MGET of both would need one slot in a cluster. A foreign type reads as nothing.
-            (root,), (known,) = yield [("MGET", prefix + ROOT), ("MGET", prefix + _RUN)]
-            if known == run:
-                continue
-            if root is not None:
-                yield [("EVALSHA", RELEASE.sha, 1, prefix + ROOT, root)]
+        prefixes = list(self._prefixes)
+        # All namespaces in as many round trips as one takes. The roots first, and MGET of one key each: of both, it
+        # would need one slot in a cluster; and a foreign type reads as nothing.
+        found = yield [("MGET", prefix + name) for name in (ROOT, _RUN) for prefix in prefixes]
+        roots, runs = found[: len(prefixes)], found[len(prefixes) :]
+        new = [(prefix, root) for prefix, (root,), (known,) in zip(prefixes, roots, runs, strict=True) if known != run]
+        fall = [("EVALSHA", RELEASE.sha, 1, prefix + ROOT, root) for prefix, root in new if root is not None]
+        if fall:
+            yield fall
+        if new:
             try:
-                yield [("SET", prefix + _RUN, run, "PX", _YEAR)]
+                yield [("SET", prefix + _RUN, run, "PX", _YEAR) for prefix, _ in new]
             except ResponseError:  # no memory left for it: whoever comes next lets the stamp fall again
                 pass
 

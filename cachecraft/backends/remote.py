@@ -29,6 +29,7 @@ from cachecraft._core.entry import (
     Entry,
     Verdict,
     bound_to,
+    is_for,
     judge,
     pack,
     read_stamps,
@@ -121,16 +122,19 @@ class Remote:
             return Sight(seek, reading, reason="schema" if seek.beside else "absent")
         try:
             if slot[:1] == PLACEHOLDER:
-                return self._judge_placeholder(seek, reading, slot)
+                return self._judge_placeholder(seek, tags, reading, slot)
             if slot[:1] == ENTRY:
                 return self._judge_entry(seek, tags, reading, unpack(seek.key, slot))
         except Exception as error:  # the bytes are untrusted, and serializers may be anybody's
             log.debug("a corrupt entry of %s: %s", self.subject.label, told(error))
         return Sight(seek, reading, reason="corrupt")
 
-    @staticmethod
-    def _judge_placeholder(seek: Seek, reading: Reading, slot: bytes) -> Sight:
+    def _judge_placeholder(self, seek: Seek, tags: tuple[str, ...], reading: Reading, slot: bytes) -> Sight:
         valid = read_stamps(slot) == reading.stamps[: len(seek.wanted)]
+        if not valid and seek.beside is None and not is_for(slot, seek.wanted):
+            # Under other tags: whether it is void, its own release knows. Whoever took it from each other would load
+            # both, and neither could store.
+            return self._beside(seek, tags, reading)
         return Sight(
             seek,
             reading,
@@ -227,8 +231,8 @@ class Remote:
     def copier(self, value: Any) -> Copier | None:
         return copier(value, self.policy.isolate)
 
-    def hold(self, key: str, held: bytes, lease: float) -> Lease:
-        return self.keeper.heart.hold(key, held, lease)
+    def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Lease:
+        return self.keeper.heart.hold(key, held, lease, flight)
 
     # -- making entries --------------------------------------------------------------------------------------
 

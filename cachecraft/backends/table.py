@@ -257,14 +257,15 @@ class Table:
             memory.bound.replace(old, node)
         else:
             memory.bound.admit(node)
-        shelf.nodes[place(node)] = node
         if isinstance(node, Named):
-            if node.wire is not None:
-                shelf.names[node.wire] = node
+            # Before anybody can find it: who looks takes no lock.
             node.tagged = tuple(map(memory.tagged, node.tags))
             for tagged in node.tagged:
                 tagged.nodes.add(node)
             self.tagged = self.tagged or bool(node.tags)
+            if node.wire is not None:
+                shelf.names[node.wire] = node
+        shelf.nodes[place(node)] = node
 
     # -- naming ----------------------------------------------------------------------------------------------
 

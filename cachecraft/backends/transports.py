@@ -7,6 +7,7 @@ its deadline. A connection that anything went wrong on is closed, never used aga
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import threading
 import time
@@ -221,19 +222,23 @@ class Transport:
         except Exception:  # whatever it is, this connection is not to be used
             return False
 
-    def _exchange(self, line: Line, commands: Sequence[Command]) -> list[Any]:
-        replies = line.ask(commands, self._dialling.timeout)
+    def _exchange(self, line: Line, commands: Sequence[Command], until: float = math.inf) -> list[Any]:
+        replies = line.ask(commands, self._left(until))
         for at in answered(replies):
-            replies[at] = line.ask([in_full(commands[at])], self._dialling.timeout)[0]
+            replies[at] = line.ask([in_full(commands[at])], self._left(until))[0]
             answered([replies[at]])
         return replies
 
-    def _hold(self, line: Line, talk: Talk) -> Any:
+    def _left(self, until: float) -> float:
+        """Seconds that a round trip may take."""
+        return min(self._dialling.timeout, until - time.monotonic())
+
+    def _hold(self, line: Line, talk: Talk, until: float = math.inf) -> Any:
         try:
             commands = next(talk)
             while True:
                 try:
-                    replies = self._exchange(line, commands)
+                    replies = self._exchange(line, commands, until)
                 except redis.exceptions.ResponseError as error:
                     commands = talk.throw(error)
                 else:
@@ -251,9 +256,10 @@ class Transport:
 
     def _dial(self) -> _Greeted:
         fences = self.fences  # a namespace that comes while we greet is not greeted for
+        until = time.monotonic() + self._dialling.longest
         line = Line(self._dialling.url, self._dialling.options(), self._dialling.longest)
         try:
-            self._hold(line, self._greet())
+            self._hold(line, self._greet(), until)
         except BaseException:
             line.close()
             raise

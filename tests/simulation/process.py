@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core.calls import Subject
 from cachecraft._core.effects import Renew
+from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.tally import Tally
 from cachecraft.backends.redis import RedisBackend
@@ -124,7 +125,7 @@ class Process:
         place.world, place.process = self.world, self
         return place
 
-    def hold(self, key: str, held: bytes, lease: float) -> Beat:
+    def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Beat:
         beat = Beat(self, key, held, lease)
         self.beats.add(beat)
         self.world.held = True
