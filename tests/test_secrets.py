@@ -156,7 +156,7 @@ def test_a_password_that_is_right_wrong_or_not_needed_is_not_shown(
 @pytest.mark.parametrize("login", LOGINS)
 def test_a_server_that_cannot_be_reached_gets_no_password_told(colour: Any, shown: Shown, login: str) -> None:
     """Refused; and an address that leads nowhere, to the end of the deadline."""
-    for address in ("127.0.0.1:1", "no-such-host.invalid:6379"):
+    for address in ("127.0.0.1:1", "192.0.2.1:6379"):
         with Cache(login.format(address), timeout=0.05, connect_timeout=0.05) as made:
             use(made, colour, shown)
     with Cache(login.format("").replace("redis://", "unix://", 1).replace("/0", "/nowhere.sock")) as made:
