@@ -19,7 +19,7 @@ from tests.clock import FakeClock
 from tests.servers import RedisServer
 
 hypothesis.settings.register_profile("dev", deadline=None, print_blob=True)
-hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("dev"), derandomize=True)
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("dev"), derandomize=True, max_examples=60)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 

@@ -60,11 +60,12 @@ class Line:
         gets = self._reader.gets
         for _ in commands:
             while (reply := gets()) is False:
+                # Asked before the next piece, not after it: what is here in time may find this thread busy elsewhere.
+                if time.monotonic() > until:
+                    raise BackendTimeout("Redis: the replies took longer than the deadline")
                 data = self._socket.recv(_PIECE)
                 if not data:
                     raise redis.ConnectionError("the server closed the connection")
-                if time.monotonic() > until:
-                    raise BackendTimeout("Redis: the replies took longer than the deadline")
                 self._reader.feed(data)
             replies.append(reply)
         return replies

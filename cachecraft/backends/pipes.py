@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any, Final
@@ -30,10 +31,10 @@ class _Question:
 
     __slots__ = ("answer", "count", "deadline", "replies")
 
-    def __init__(self, answer: asyncio.Future[list[Any]], count: int, deadline: float) -> None:
+    def __init__(self, answer: asyncio.Future[list[Any]], count: int) -> None:
         self.answer = answer
         self.count = count
-        self.deadline = deadline
+        self.deadline = math.inf  # until it has been sent
         self.replies: list[Any] = []
 
 
@@ -46,6 +47,7 @@ class Pipe(asyncio.Protocol):
         self._reader = hiredis.Reader(replyError=refusal)
         self._questions: deque[_Question] = deque()
         self._outbox: list[bytes] = []
+        self._unsent: list[_Question] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.open = False
@@ -62,16 +64,22 @@ class Pipe(asyncio.Protocol):
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.extend(packed)
-        question = _Question(self._loop.create_future(), len(commands), self._loop.time() + self._timeout)
+        question = _Question(self._loop.create_future(), len(commands))
         self._questions.append(question)
-        if self._timer is None:
-            self._timer = self._loop.call_at(question.deadline, self._check)
+        self._unsent.append(question)
         return question.answer
 
     def _flush(self) -> None:
         if self._transport is not None:
             self._transport.write(b"".join(self._outbox))
         self._outbox.clear()
+        # From now on, and not from when they were asked: how long this loop was busy since is not the server's doing.
+        deadline = self._loop.time() + self._timeout
+        for question in self._unsent:
+            question.deadline = deadline
+        self._unsent.clear()
+        if self._timer is None and self.open:
+            self._timer = self._loop.call_at(deadline, self._check)
 
     def _check(self) -> None:
         """The oldest question is due. If it has no answer, none of the later ones will come in time either."""
@@ -81,7 +89,7 @@ class Pipe(asyncio.Protocol):
         due = self._questions[0].deadline
         if due <= self._loop.time():
             self.end(BackendTimeout(f"Redis: no answer within {self._timeout} seconds"))
-        else:
+        elif due < math.inf:  # else it is sent in this very turn, and the timer set anew
             self._timer = self._loop.call_at(due, self._check)
 
     def end(self, error: BackendError) -> None:
