@@ -532,6 +532,36 @@ def test_a_paused_client_costs_a_deadline_and_no_more(cache: Cache, redis_server
     colour(f(2))
 
 
+def test_a_name_that_cannot_be_looked_up_in_time_costs_a_deadline(
+    colour: Colour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+    resolve = socket.getaddrinfo
+
+    def slowly(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if host in ("redis.invalid", b"redis.invalid"):
+            asked.set()
+            answered.wait(PATIENCE)
+            raise socket.gaierror("no such name")
+        return resolve(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slowly)
+    with Cache("redis://redis.invalid/0", namespace="shop") as made:
+        f = made.cached(ttl=60, key="n:{number}")(colour.loader(_same))
+        assert _within_budget(colour, f, 1) == 1
+        assert asked.is_set()
+        assert f.stats.backend_errors == 1
+        answered.set()
+
+
+def test_a_name_is_looked_up(redis_server: RedisServer, colour: Colour) -> None:
+    with Cache(f"redis://localhost:{redis_server.port}/0", namespace="shop") as made:
+        f = made.cached(ttl=60, key="named:{number}")(colour.loader(_same))
+        assert [colour(f(1)), colour(f(1))] == [1, 1]
+        assert (f.stats.hits, f.stats.backend_errors) == (1, 0)
+        colour(f.invalidate(1))
+
+
 # -- what one does to the others -------------------------------------------------------------------------------------
 
 

@@ -6,8 +6,10 @@ key. A line that anything went wrong on is closed, never used again.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import select
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any, Final
@@ -34,6 +36,39 @@ class _Parser(_RedisParser):  # type: ignore[misc]  # redis-py's types say nothi
         return super().read_from_socket(*args, **kwargs)
 
 
+def _connect(connection: Any, host: str | None, within: float) -> None:
+    """Open a connection. A name is looked up without a deadline of ours, so that is waited for in another thread."""
+    if host is None or _is_address(host):
+        connection.connect()
+        return
+    done, given_up = threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            connection.connect()
+        except BaseException as error:
+            errors.append(error)
+        done.set()
+        if given_up.is_set():
+            connection.disconnect()
+
+    threading.Thread(target=connect, name="cachecraft-connect", daemon=True).start()
+    if not done.wait(within):
+        given_up.set()
+        raise BackendTimeout("Redis: connecting took longer than the deadline")
+    if errors:
+        raise errors[0]
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 class Line:
     """Questions and their replies, one after the other."""
 
@@ -43,7 +78,7 @@ class Line:
         self._connection = kind(**{**given, **options}, parser_class=_Parser)
         self._connection._parser.deadline = time.monotonic() + within
         try:
-            self._connection.connect()
+            _connect(self._connection, given.get("host"), within)
         except BaseException:
             self.close()
             raise
