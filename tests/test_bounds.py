@@ -142,7 +142,7 @@ def test_dropping_gives_room_back(make_cache: Callable[..., Cache], colour: Colo
 def test_half_a_million_operations_of_eight_threads_never_exceed_the_bound_and_never_raise() -> None:
     most, operations = 500, 62_500
     cache = Cache(max_entries=most, max_bytes=most * 400)
-    bound_of = lambda: cache._keeper.memory.bound  # noqa: E731
+    bound_of = lambda: cache._keeper.memory.bound  # noqa: E731 - read anew each time, in one word
 
     @cache.cached
     def plain(x: int) -> int:

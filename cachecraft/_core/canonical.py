@@ -129,7 +129,7 @@ def _integer(value: int) -> object:
 
 
 def _float(value: float) -> float:
-    return math.nan if value != value else float.__pos__(value)  # noqa: PLR0124
+    return math.nan if value != value else float.__pos__(value)  # noqa: PLR0124 - nan is what differs from itself
 
 
 # Each is also given instances of subclasses and makes them plain, without running anything they override.

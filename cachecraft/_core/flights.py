@@ -115,7 +115,7 @@ def enter(flight: Flight) -> None:
     """The caller begins to run the loader of this flight."""
     # Up to Python 3.11 the garbage collector may run in the middle of ``set`` and ``reset``, and somebody's destructor
     # come here too: it would free what they are reading. The copy, which costs next to nothing, holds on to that.
-    held = copy_context()  # noqa: F841
+    held = copy_context()  # noqa: F841 - it need only be held
     flight.token = current.set(flight)
 
 

@@ -54,7 +54,7 @@ def render(value: object, name: str) -> str:
     """
     kind = type(value)
     if kind is str:
-        return escape(value)  # type: ignore[arg-type]
+        return escape(value)  # type: ignore[arg-type]  # a str, by its exact type
     if kind is int:
         try:
             return str(value)

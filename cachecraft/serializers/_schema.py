@@ -65,7 +65,7 @@ def _parts(annotation: object) -> list[Any]:
         return [annotation.__supertype__]
     if type(annotation).__name__ == "TypeAliasType":  # `type Users = list[User]` since Python 3.12, evaluated late
         try:
-            return [annotation.__value__]  # type: ignore[attr-defined]
+            return [annotation.__value__]  # type: ignore[attr-defined]  # known from 3.12 on
         except Exception:
             return []
     return [] if origin is None else [origin, *get_args(annotation)]

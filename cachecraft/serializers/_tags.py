@@ -110,7 +110,7 @@ def _split_zone(zone: ZoneInfo) -> bytes:
 
 def _split_timezone(zone: timezone) -> list[Any]:
     # The arguments it was made of; tzname() would make up a name where none was given.
-    return list(zone.__getinitargs__())  # type: ignore[attr-defined]
+    return list(zone.__getinitargs__())  # type: ignore[attr-defined]  # what pickle calls
 
 
 def _split_datetime(v: datetime) -> list[Any]:
