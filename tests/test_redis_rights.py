@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cachecraft import MISSING, BackendError, Cache
+from cachecraft.backends import transports
 from tests import states
 from tests.callers import Async, Sync, until
 from tests.redis_kit import colour  # noqa: F401 - a fixture
@@ -35,7 +36,7 @@ def _let_in(server: RedisServer, *rules: str) -> str:
     return server.url.replace("redis://", "redis://app:password@")
 
 
-def _use_everything(made: Cache, colour: Colour) -> None:
+def _use_everything(server: RedisServer, made: Cache, colour: Colour) -> None:
     """All that a cache can be asked to do, but for a ping. Nothing of it may raise, whatever the server refuses."""
     by_hand = colour.on(made)
     price = [1]
@@ -50,6 +51,7 @@ def _use_everything(made: Cache, colour: Colour) -> None:
     assert colour(made.updates(f)(colour.loader(lambda item: 1))(3)) == 1
     assert by_hand.get_or_load("by hand", colour.loader(lambda: 5), tags=["x"]) == 5
     price[0] = 2
+    _let_the_stamps_come_of_age(server)
     colour(f.invalidate(1))
     assert colour(f(1)) == 2
     by_hand.invalidate(pattern="price:*", tags=["t:1"])
@@ -60,28 +62,44 @@ def _use_everything(made: Cache, colour: Colour) -> None:
     assert made.stats.errors == 1  # the loader's own
 
 
+def _let_the_stamps_come_of_age(server: RedisServer) -> None:
+    """The next load prolongs them."""
+    server.cli("PEXPIRE", "shop:~root", 60_000)
+
+
 def test_the_documented_rights_are_enough_for_everything(server: RedisServer, colour: Colour) -> None:
     url = _let_in(server, *ACL.split())
     with Cache(url, namespace="shop") as made:
-        _use_everything(made, colour)
+        _use_everything(server, made, colour)
         assert colour.on(made).ping() > 0
         assert (made.stats.backend_errors, made.stats.journaled, made.stats.refused) == (0, 0, 0)
         assert made.stats.hits > 0
     assert server.cli("ACL", "LOG") == []
 
 
-@pytest.mark.parametrize("missing", RIGHTS)
+@pytest.mark.parametrize("missing", [right for right in RIGHTS if right != "+publish"])
 def test_each_missing_right_is_a_counted_miss_and_no_error(server: RedisServer, colour: Colour, missing: str) -> None:
     """And so each of them is needed: no right is in the documentation for nothing."""
     url = _let_in(server, *(word for word in ACL.split() if word != missing))
     with Cache(url, namespace="shop") as made:
-        _use_everything(made, colour)
+        _use_everything(server, made, colour)
         if missing == "+ping":
             with pytest.raises(BackendError):
                 colour.on(made).ping()
         else:
             assert made.stats.backend_errors + made.stats.journaled > 0
         assert (made.stats.wait_timeouts, made.stats.waits) == (0, 0)
+
+
+def test_without_the_right_to_tell_others_all_goes_on_and_it_is_said_once(
+    server: RedisServer, colour: Colour, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transports, "_said", [])
+    url = _let_in(server, *(word for word in ACL.split() if word != "+publish"))
+    with Cache(url, namespace="shop") as made:
+        _use_everything(server, made, colour)
+        assert (made.stats.backend_errors, made.stats.journaled, made.stats.refused) == (0, 0, 0)
+    assert caplog.text.count("lets this user tell nobody") == 1
 
 
 def test_another_namespace_is_out_of_its_reach(server: RedisServer, colour: Colour) -> None:
@@ -96,7 +114,7 @@ def test_another_namespace_is_out_of_its_reach(server: RedisServer, colour: Colo
 def test_a_database_by_number_takes_one_right_more(server: RedisServer, colour: Colour) -> None:
     url = _let_in(server, *ACL.split(), "+select").removesuffix("/0") + "/3"
     with Cache(url, namespace="shop") as made:
-        _use_everything(made, colour)
+        _use_everything(server, made, colour)
         assert made.stats.backend_errors == 0
 
 
@@ -119,7 +137,8 @@ def test_a_lease_that_was_won_beside_a_refusal_is_given_back(server: RedisServer
     url = _let_in(server, *ACL.split(), "-pexpire")
     with Cache(url, namespace="shop") as made:
         f = made.cached(ttl=60, key="n", lease=60, wait=60)(colour.loader(lambda: 7))
-        colour.on(made).set("another", 1)  # now the stamps are there, to be kept alive
+        colour.on(made).set("another", 1)  # now the stamps are there
+        _let_the_stamps_come_of_age(server)
         assert colour.start(f).result(BUDGET) == colour.start(f).result(BUDGET) == 7
         assert server.cli("EXISTS", "shop:n") == 0
         assert (f.stats.waits, f.stats.backend_errors) == (0, 2)

@@ -137,8 +137,8 @@ def test_an_entry_whose_tag_fell_is_a_miss() -> None:
     stage.says("""
         B UNLINK ~any ~tag:all                           1
         C MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 -
-        C PEXPIRE ~root                                  1
-        C PEXPIRE ~fn:f                                  1
+        C PROLONG ~root                                  long enough
+        C PROLONG ~fn:f                                  long enough
         C SET ~tag:all #5 NX                             OK
         C SWAP f:a: V#4 -> L#6(#1 #2 #5)                 done
         C MGET f:a ~root ~fn:f ~tag:all                  L#6(#1 #2 #5) #1 #2 #5
@@ -169,8 +169,8 @@ def test_who_comes_after_an_invalidation_does_not_join_the_load_before_it() -> N
     stage.run("A")
     stage.says("""
         C MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 -
-        C PEXPIRE ~root                                  1
-        C PEXPIRE ~fn:f                                  1
+        C PROLONG ~root                                  long enough
+        C PROLONG ~fn:f                                  long enough
         C SET ~tag:all #5 NX                             OK
         C SWAP f:a: L#4 -> L#6(#1 #2 #5)                 done
         C MGET f:a ~root ~fn:f ~tag:all                  L#6(#1 #2 #5) #1 #2 #5
@@ -225,9 +225,9 @@ def test_a_caller_that_is_cancelled_gives_its_lease_back_and_who_joined_it_start
         B SLEEP
         A DROP f:a: L#4                                  done
         B MGET f:a ~root ~fn:f ~tag:all                  - #1 #2 #3
-        B PEXPIRE ~root                                  1
-        B PEXPIRE ~fn:f                                  1
-        B PEXPIRE ~tag:all                               1
+        B PROLONG ~root                                  long enough
+        B PROLONG ~fn:f                                  long enough
+        B PROLONG ~tag:all                               long enough
         B SWAP f:a: - -> L#5(#1 #2 #3)                   done
         B MGET f:a ~root ~fn:f ~tag:all                  L#5(#1 #2 #3) #1 #2 #3
         B PTTL f:a                                       5 s

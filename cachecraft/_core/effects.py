@@ -127,6 +127,8 @@ class Acquire(Remote[Reading | None]):
     lease: float
     beside: str | None = None
     """The tag that is an entry of somebody else: compared, and otherwise left alone."""
+    replaces: bool = False
+    """What stands there may be a good entry, held in near caches: they are told."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -139,6 +141,8 @@ class Store(Remote[bool]):
     held: bytes
     entry: bytes
     ttl: float
+    replaces: bool = False
+    """As for ``Acquire``."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -11,8 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgpack
+
 from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store
-from cachecraft._core.entry import HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
+from cachecraft._core.entry import ENTRY, HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
+from cachecraft._core.refresh import claim_key
 
 Command = tuple[Any, ...]
 Replies = Sequence[Any]
@@ -39,15 +42,20 @@ SET: Final = Script(_IF_HELD + "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3
 """Acquire and store: put a value where the handle still stands."""
 RELEASE: Final = Script(_IF_HELD + "return redis.call('DEL', KEYS[1])")
 RENEW: Final = Script(_IF_HELD + "return redis.call('PEXPIRE', KEYS[1], ARGV[2])")
+# Every change of a stamp is told to all near caches, so its time is renewed at half of it and not with each use.
+PROLONG: Final = Script(
+    "local left = redis.call('PTTL', KEYS[1])"
+    " if left < 0 or left > tonumber(ARGV[1]) / 2 then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[1])"
+)
 
-SCRIPTS: Final = {script.sha: script for script in (SET, RELEASE, RENEW)}
+SCRIPTS: Final = {script.sha: script for script in (SET, RELEASE, RENEW, PROLONG)}
 
 
 def _call(script_sha: str, key: str, *arguments: Any) -> Command:
     return ("EVALSHA", script_sha, 1, key, *arguments)
 
 
-_SET, _RELEASE, _RENEW = SET.sha, RELEASE.sha, RENEW.sha
+_SET, _RELEASE, _RENEW, _PROLONG = SET.sha, RELEASE.sha, RENEW.sha, PROLONG.sha
 
 
 def milliseconds(seconds: float) -> int:
@@ -92,15 +100,15 @@ def _acquire(effect: Acquire) -> list[Command]:
         if tag == effect.beside:
             continue
         # SET NX, then the read below: together what SET NX GET does, which servers before 7.0 refuse.
-        commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else ("PEXPIRE", tag, STAMP_TTL))
+        commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else _call(_PROLONG, tag, STAMP_TTL))
     commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
-    commands.append(("MGET", effect.key, *effect.tags))
-    commands.append(("PTTL", effect.key))
-    return commands
+    told = [tell_gone([effect.key])] if effect.replaces and effect.seen.startswith(ENTRY) else []
+    return [*commands, *told, ("MGET", effect.key, *effect.tags), ("PTTL", effect.key)]
 
 
 def _acquired(effect: Acquire, replies: Replies) -> Reading | None:
-    won, (slot, *rest), left = replies[-3:]
+    won = replies[sum(tag != effect.beside for tag in effect.tags)]
+    (slot, *rest), left = replies[-2:]
     stamps = _stamps(rest)
     if won and stamps == effect.stamps:
         return None
@@ -126,6 +134,68 @@ def _nothing(_: Any, __: Replies) -> None:
     return None
 
 
+def _store(effect: Store) -> list[Command]:
+    store = _call(_SET, effect.key, effect.held, effect.entry, milliseconds(effect.ttl))
+    return [store, *([tell_gone([effect.key])] if effect.replaces else _tell_done(effect))]
+
+
+def _delete(effect: Delete) -> list[Command]:
+    unlink: Command = ("UNLINK", *effect.keys)
+    homes: dict[str, list[str]] = {}
+    for key in effect.keys:
+        home, _, name = key.partition(":")
+        if not name.startswith("~"):  # the changes of stamps are tracked
+            homes.setdefault(home, []).append(key)
+    return [unlink, *map(tell_gone, homes.values())]
+
+
+# -- what is told to other processes ---------------------------------------------------------------------------
+
+
+def prefix_in(key: str) -> str:
+    """What all keys of its namespace begin with; namespaces are escaped, so they have no colon in them."""
+    return key[: key.index(":") + 1]
+
+
+def gone_channel(prefix: str) -> str:
+    """Where it is told what was removed or replaced of a namespace, for near caches."""
+    return f"{prefix}~gone"
+
+
+def done_channel(prefix: str, token: bytes) -> str:
+    """Where it is told that a load is over, for those who wait for it."""
+    return f"{prefix}~done:{token.hex()}"
+
+
+def tell_gone(keys: Sequence[str]) -> Command:
+    """Tell that keys, all of one namespace, are gone."""
+    return ("PUBLISH", gone_channel(prefix_in(keys[0])), msgpack.packb([None, *keys]))
+
+
+def tell_swept(prefix: str, pattern: str) -> Command:
+    """Tell that what matches a pattern is gone."""
+    return ("PUBLISH", gone_channel(prefix), msgpack.packb([pattern]))
+
+
+def read_told(message: bytes) -> tuple[str | None, list[str]]:
+    """What ``tell_gone`` or ``tell_swept`` told: a pattern, or keys.
+
+    Raises:
+        ValueError: it was told by somebody else.
+    """
+    match msgpack.unpackb(message):
+        case [str() | None as pattern, *keys] if all(isinstance(key, str) for key in keys):
+            return pattern, keys
+    raise ValueError("not what is told here")
+
+
+def _tell_done(effect: Store | Release) -> list[Command]:
+    # Nobody waits for a claim to be given back.
+    if not effect.held.startswith(PLACEHOLDER) or effect.key.endswith(claim_key("")):
+        return []
+    return [("PUBLISH", done_channel(prefix_in(effect.key), effect.held[1:HANDLE]), b"")]
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How an effect is performed in one round trip."""
@@ -137,12 +207,12 @@ class Plan:
 PLANS: Final[dict[type[Remote[Any]], Plan]] = {
     Fetch: Plan(_fetch, _fetched),
     Acquire: Plan(_acquire, _acquired),
-    Store: Plan(lambda e: [_call(_SET, e.key, e.held, e.entry, milliseconds(e.ttl))], _truth),
-    Release: Plan(lambda e: [_call(_RELEASE, e.key, e.held)], _nothing),
+    Store: Plan(_store, _truth),
+    Release: Plan(lambda e: [_call(_RELEASE, e.key, e.held), *_tell_done(e)], _nothing),
     Renew: Plan(lambda e: [_call(_RENEW, e.key, e.held, milliseconds(e.lease))], _truth),
     Claim: Plan(lambda e: [("SET", e.key, e.token, "NX", "PX", milliseconds(e.lease))], _truth),
     Stamp: Plan(_stamp, lambda e, replies: _stamps(replies[-1])),
-    Delete: Plan(lambda e: [("UNLINK", *e.keys)], _first),
+    Delete: Plan(_delete, _first),
 }
 
 SCAN_COUNT: Final = 1000

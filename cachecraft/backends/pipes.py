@@ -170,7 +170,7 @@ class AsyncTransport:
             if pipe is None or not pipe.open or pipe.fences != self.fences:
                 pipe = await self._connected()
             replies = await pipe.ask(commands)
-            return replies if not answered(replies) else await _exchange(pipe, commands, replies)
+            return replies if not answered(commands, replies) else await _exchange(pipe, commands, replies)
         except Exception as error:
             raise failure(error) from error
 
@@ -282,10 +282,10 @@ async def _exchange(pipe: Pipe, commands: Sequence[Command], replies: list[Any] 
     """Send commands, unless there are replies to them already, and those again whose script the server did not know."""
     if replies is None:
         replies = await pipe.ask(commands)
-    again = answered(replies)
+    again = answered(commands, replies)
     if again:
         for at, reply in zip(again, await pipe.ask([in_full(commands[at]) for at in again]), strict=True):
-            answered([reply])
+            answered([commands[at]], [reply])
             replies[at] = reply
     return replies
 

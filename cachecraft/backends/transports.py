@@ -7,6 +7,7 @@ its deadline. A connection that anything went wrong on is closed, never used aga
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import sys
 import threading
@@ -24,6 +25,8 @@ from cachecraft._core.errors import OptionError
 from cachecraft.backends.commands import SCRIPTS, Command
 from cachecraft.backends.failures import Exhausted, failure
 from cachecraft.backends.lines import Line
+
+log: Final = logging.getLogger("cachecraft")
 
 _IDENTITY: Final = frozenset({"host", "port", "db", "username", "password", "path", "client_name"})
 
@@ -70,19 +73,40 @@ class Dialling:
         }
 
 
-def answered(replies: list[Any]) -> list[int]:
-    """Which commands must be sent again with their script's text. Raises what the server refused."""
-    again = []
+def answered(commands: Sequence[Command], replies: list[Any]) -> list[int]:
+    """Which commands must be sent again, with their script's text. Raises what the server refused.
+
+    With a script that the server did not know goes what was to see, or to tell, what that does. Nothing else: a stamp
+    that was put before it may have fallen since, and is not to rise again.
+    """
+    again: list[int] = []
     for at, reply in enumerate(replies):
         if isinstance(reply, redis.exceptions.NoScriptError):
             again.append(at)
+        elif isinstance(reply, redis.exceptions.NoPermissionError) and commands[at][0] == "PUBLISH":
+            _untold(reply)
         elif isinstance(reply, Exception):
             raise reply
+        elif again and commands[at][0] in _AFTER:
+            again.append(at)
     return again
 
 
+def _untold(refusal: Exception) -> None:
+    """What was to be done is done; only nobody elsewhere was told. Said once."""
+    if not _said:
+        _said.append(refusal)
+        log.warning(
+            "Redis lets this user tell nobody what it invalidates, so near caches elsewhere keep it: %s", refusal
+        )
+
+
+_said: Final[list[Exception]] = []
+_AFTER: Final = frozenset({"MGET", "PTTL", "PUBLISH"})
+
+
 def in_full(command: Command) -> Command:
-    return ("EVAL", SCRIPTS[command[1]].source, *command[2:])
+    return ("EVAL", SCRIPTS[command[1]].source, *command[2:]) if command[0] == "EVALSHA" else command
 
 
 Talk = Generator[list[Command], Any, Any]
@@ -224,9 +248,9 @@ class Transport:
 
     def _exchange(self, line: Line, commands: Sequence[Command], until: float = math.inf) -> list[Any]:
         replies = line.ask(commands, self._left(until))
-        for at in answered(replies):
+        for at in answered(commands, replies):
             replies[at] = line.ask([in_full(commands[at])], self._left(until))[0]
-            answered([replies[at]])
+            answered([commands[at]], [replies[at]])
         return replies
 
     def _left(self, until: float) -> float:

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from cachecraft._core.entry import ENTRY
 from cachecraft._core.globs import matcher
-from cachecraft.backends.commands import RELEASE, RENEW, SCRIPTS, SET, Command
+from cachecraft.backends.commands import PROLONG, RELEASE, RENEW, SCRIPTS, SET, Command
 
 BUCKETS: Final = 4
 """Steps of a whole ``SCAN``; a key stays in its bucket, so one that is there all the time is met."""
@@ -47,6 +47,7 @@ class ModelRedis:
             "SCAN": self._scan,
             "EVALSHA": self._evalsha,
             "EVAL": lambda source, *rest: self._eval(SCRIPT_OF[source], *rest),
+            "PUBLISH": lambda *_: 0,  # nobody listens
             "INFO": lambda _: b"# Server\r\nrun_id:%b\r\n" % run_id(self),
         }
         self._bodies: dict[str, Callable[..., int]] = {
@@ -113,7 +114,7 @@ class ModelRedis:
         met = [key for key in sorted(self.data) if _bucket(key) == cursor and matches(key.decode())]
         return [b"%d" % ((cursor + 1) % BUCKETS), met]
 
-    # -- scripts: all of them compare the first 17 bytes, then do one thing ----------------------------------
+    # -- scripts: but for one, all of them compare the first 17 bytes, then do one thing ---------------------
 
     def _evalsha(self, sha: str, *rest: Any) -> int:
         if sha not in self.scripts:
@@ -123,9 +124,15 @@ class ModelRedis:
     def _eval(self, sha: str, keys: int, key: str | bytes, held: bytes, *arguments: Any) -> int:
         assert keys == 1, "a change of an entry touches one key"
         self.scripts.add(sha)
+        if sha == PROLONG.sha:
+            return self._prolong(key, int(held))
         if not self.holds(sha, key, held):
             return 0
         return self._bodies[sha](key, *arguments)
+
+    def _prolong(self, key: str | bytes, milliseconds: int) -> int:
+        left = self.data.get(encoded(key), (b"", -2))[1]
+        return 0 if left < 0 or left > milliseconds / 2 else self._pexpire(key, milliseconds)
 
     def holds(self, sha: str, key: str | bytes, held: bytes) -> bool:
         """The comparison every script begins with; ``sha`` tells mutants which script it is."""

@@ -100,7 +100,7 @@ class _ReleasesAnything(ModelRedis):
 
 
 def _acquire_anyhow(effect: Acquire) -> list[Any]:
-    *before, _, read_back, left = PLANS[Acquire].commands(effect)
+    *before, _, read_back, left = PLANS[Acquire].commands(replace(effect, replaces=False))
     placeholder = pack_placeholder(effect.token, effect.stamps, effect.tags)
     return [*before, ("SET", effect.key, placeholder, "PX", milliseconds(effect.lease)), read_back, left]
 

@@ -15,9 +15,9 @@ from redis.exceptions import NoScriptError
 from cachecraft._core.effects import Remote, Sweep
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import FLYING, Flight
-from cachecraft.backends.commands import PLANS, SCRIPTS, Command, Plan
+from cachecraft.backends.commands import PLANS, PROLONG, Command, Plan
 from cachecraft.backends.redis import ROOT, _sweep
-from cachecraft.backends.transports import Talk
+from cachecraft.backends.transports import Talk, answered, in_full
 
 if TYPE_CHECKING:
     from tests.simulation.caller import Caller
@@ -88,7 +88,8 @@ def execute(line: Line, command: Command, *, forced: bool) -> Any:
     world = line.world
     if not line.alive():
         raise BackendError("connection lost")
-    if command[0] in ("EVALSHA", "EVAL") and (forced or _is_root(command[3])):
+    changes = command[0] in ("EVALSHA", "EVAL") and command[1] not in (PROLONG.sha, PROLONG.source)
+    if changes and (forced or _is_root(command[3])):
         world.ledger.taken(command[3])  # by force, or by the fence
     try:
         reply = world.redis.execute(command)
@@ -191,16 +192,18 @@ def _hold(line: Line, talk: Talk, forced: bool) -> Steps:
 
 def _round_trip(line: Line, commands: Sequence[Command], forced: bool) -> Steps:
     replies = yield from _over(line, commands, forced)
-    for at, reply in enumerate(replies):
-        if isinstance(reply, NoScriptError):  # the script's text goes after all the rest, which has been sent by then
-            _, sha, *rest = commands[at]
-            (replies[at],) = yield from _over(line, [("EVAL", SCRIPTS[sha].source, *rest)], forced)
+    again = answered(commands, replies)  # what is sent again goes after all the rest, which has been sent by then
+    for at, reply in zip(again, (yield from _over(line, [in_full(commands[at]) for at in again], forced)), strict=True):
+        replies[at] = reply
     return replies
 
 
 def _over(line: Line, commands: Sequence[Command], forced: bool) -> Steps:
+    heard = [command for command in commands if command[0] != "PUBLISH"]  # nobody here has a near cache
     replies = []
-    for at in range(len(commands)):
-        replies.append((yield Sending(commands[at][0], line, commands[at:], forced)))  # noqa: PERF401 - it yields
-    yield Point("reply")
-    return replies
+    for at in range(len(heard)):
+        replies.append((yield Sending(heard[at][0], line, heard[at:], forced)))  # noqa: PERF401 - it yields
+    if commands:
+        yield Point("reply")
+    rest = iter(replies)
+    return [0 if command[0] == "PUBLISH" else next(rest) for command in commands]

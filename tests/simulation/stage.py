@@ -2,7 +2,8 @@
 
 Bytes get names in the order in which they first appear: ``#1`` is a token or a stamp, ``L#2(#1)`` a placeholder with
 the token ``#2`` and the stamp ``#1``, ``V#2(#1)`` an entry, ``-`` nothing. ``SWAP key: this -> that`` is the script
-that puts something where something still stands, ``DROP`` the one that removes it, ``KEEP`` the one that renews it.
+that puts something where something still stands, ``DROP`` the one that removes it, ``KEEP`` the one that renews it;
+``PROLONG`` renews a stamp that has less than half its time left. What is told to near caches is not shown.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from textwrap import dedent
 from typing import Any
 
 from cachecraft._core.entry import read_stamps
-from cachecraft.backends.commands import RELEASE, RENEW, SET
+from cachecraft.backends.commands import PROLONG, RELEASE, RENEW, SET
 from tests.simulation.caller import Caller
 from tests.simulation.jobs import wire
 from tests.simulation.model import SCRIPT_OF
@@ -71,6 +72,8 @@ class Stage:
         if verb in ("EVALSHA", "EVAL"):
             sha, _, key, held, *new = rest
             sha = SCRIPT_OF.get(sha, sha)  # sent whole, where the server has forgotten it
+            if sha == PROLONG.sha:
+                return f"PROLONG {self._show(key)}"
             name = {SET.sha: "SWAP", RELEASE.sha: "DROP", RENEW.sha: "KEEP"}[sha]
             becomes = f" -> {self._show(new[0])}" if sha == SET.sha else ""
             return f"{name} {self._show(key)}: {self._show(held)}{becomes}"
@@ -83,6 +86,8 @@ class Stage:
         if what[0] in ("EVALSHA", "EVAL"):
             if isinstance(answer, Exception):
                 return "which script?"
+            if what[1] in (PROLONG.sha, PROLONG.source):
+                return "done" if answer else "long enough"
             return "done" if answer else "refused"
         if what[0] == "PTTL":
             return f"{answer // 1000} s"
