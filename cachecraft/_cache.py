@@ -26,7 +26,8 @@ from cachecraft._core.policy import Duration, Policy
 from cachecraft._core.ports import Backend, Function, Keeper
 from cachecraft._core.tally import Tally
 from cachecraft._core.templates import check_pattern, escape_pattern
-from cachecraft._drivers import Crew, Driver
+from cachecraft._crew import Crew
+from cachecraft._drivers import Driver
 from cachecraft._options import LoadOptions
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
 from cachecraft.backends.guard import UNGUARDED, Guard
