@@ -34,7 +34,7 @@ from cachecraft.backends.guard import UNGUARDED, Guard
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.redis import RedisBackend
-from cachecraft.backends.remote import RemoteKeeper
+from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.backends.transports import Dialling
 from cachecraft.serializers import MsgpackSerializer
 from cachecraft.stats import Stats
