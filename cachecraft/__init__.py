@@ -7,11 +7,14 @@ The house, from the top; imports point down only:
     _api              ``Cache`` and the decorators with their types and documentation
     _writes           what ``invalidates`` and ``updates`` make of a function
     _decorators       what ``cached`` makes of one
-    _cache            a cache without its decorators: settings, namespaces, the work by hand
+    _cache            a cache without its decorators: what it is told, what it counts, the work by hand
+    _life             how it is configured, opened, forked, closed
+    _by_hand          what is done by hand, each operation once
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
-    _drivers          runs flows, for threads and for tasks: the only home of asyncio and of waiting
-    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, remote), which
-                      a guard (breaker, journal, prober) spares and makes up for while it is away
+    _callables        what a callable says of itself: its parameters, its name, whether it is async
+    _drivers, _crew   runs flows, for threads and for tasks, and what goes on behind the callers' backs
+    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, sealing,
+                      remote), which a guard (breaker, journal, prober) spares and makes up for while it is away
     serializers       values to bytes and back
     stats, keys       counters to read; keys to build by hand
     _core             the thinking part: no I/O, no clock, no colour

@@ -1,47 +1,28 @@
-"""A cache without its decorators: where entries are kept, under which namespace and defaults, and the work by hand.
-
-It opens nothing before it is first used, so a module can be decorated at import and configured later.
-"""
+"""A cache without its decorators: what it is told, what it counts, and the work by hand, for threads and for tasks."""
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
-from inspect import Parameter, Signature, isawaitable, iscoroutinefunction
-from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from inspect import isawaitable, iscoroutinefunction
+from typing import Any, TypeVar, Unpack, overload
 
-from cachecraft._core import flights
-from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
+from cachecraft._core.calls import prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
-from cachecraft._core.errors import BackendError, ClosedError, OptionError, OptionTypeError
-from cachecraft._core.keys import escape_literal
-from cachecraft._core.policy import Duration, Policy
-from cachecraft._core.ports import Backend, Function, Keeper
+from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
+from cachecraft._core.policy import Duration
+from cachecraft._core.ports import Backend
 from cachecraft._core.tally import Tally
-from cachecraft._core.templates import check_pattern, escape_pattern
-from cachecraft._drivers import Crew, Driver
+from cachecraft._life import Life
 from cachecraft._options import LoadOptions
-from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
 from cachecraft.backends.guard import UNGUARDED, Guard
-from cachecraft.backends.local import LocalKeeper
-from cachecraft.backends.memory import Memory
-from cachecraft.backends.redis import RedisBackend
-from cachecraft.backends.remote import RemoteKeeper
-from cachecraft.backends.transports import Dialling
-from cachecraft.serializers import MsgpackSerializer
 from cachecraft.stats import Stats
 
 T = TypeVar("T")
 
 
-class BareCache:
+class BareCache(Life):
     """A cache of its own: a place to keep entries, a namespace and defaults.
 
     Args:
@@ -71,115 +52,22 @@ class BareCache:
         OptionError, OptionTypeError: an option cannot be used; the message names it and says the remedy.
     """
 
-    _driver: Driver | None = None
-
     def __init__(
         self, url_or_backend: str | Backend | None = "memory://", *, near: None = None, **options: Any
     ) -> None:
         if near is not None:
             raise OptionError(f"near={near!r}: this version has no near cache yet; leave it out")
-        # Without a URL, the environment is asked when it is first used: so begins the default cache.
-        # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
-        self._lock = threading.RLock()
-        self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        super().__init__()
         self._tallies: dict[weakref.ref[Any], Tally] = {}
         #: What the functions counted that are gone.
         self._past = Tally()
-        self._settings: Settings | None = None
-        self._keeper: Keeper | None = None
-        self._closed = False
         #: Counters of all that was asked of this cache, by functions and by hand.
         self.stats = Stats(self._all_tallies, self._counters)
-        _caches.add(self)
+        # Without a URL, the environment is asked when it is first used: so begins the default cache.
         if url_or_backend is not None:
             self._configure(url_or_backend, options)
 
-    def _configure(self, url: str | Backend, options: dict[str, Any]) -> None:
-        unknown = options.keys() - OPTIONS
-        if unknown:
-            raise OptionTypeError(f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}")
-        settings = Settings.of(url, options)
-        if settings.backend is None and not settings.url.startswith("memory://"):
-            _dialling(settings)  # looks at the URL, opens nothing
-        if switched_off():
-            settings = replace(settings, enabled=False)
-        with self._lock:
-            self._settings = settings
-            self._closed = False
-            old = self._taken_down()
-        for handle in list(self._handles):
-            handle.unbind()
-        _let_go(*old)
-
-    # -- what it is made of, made when first needed ----------------------------------------------------------
-
-    @property
-    def settings(self) -> Settings:
-        if self._settings is None:
-            self._configure(environment("URL") or "memory://", {"namespace": environment("NAMESPACE") or ""})
-        return self._settings  # type: ignore[return-value]  # set just above
-
-    @property
-    def namespace(self) -> str:
-        return self.settings.namespace
-
-    @property
-    def enabled(self) -> bool:
-        """Whether it caches at all: not if it was told not to, nor after ``close``."""
-        return self.settings.enabled and not self._closed
-
-    @property
-    def keeper(self) -> Keeper:
-        # Somebody may configure it anew in between.
-        while (keeper := self._keeper) is None:
-            self._open()
-        return keeper
-
-    @property
-    def driver(self) -> Driver:
-        while (driver := self._driver) is None:
-            self._open()
-        return driver
-
-    def _open(self) -> None:
-        if self._driver is not None:
-            return
-        with self._lock:
-            if self._driver is not None:
-                return
-            settings = self.settings
-            if self._closed:
-                raise ClosedError("this cache is closed; make another")
-            keeper: Keeper
-            if settings.url.startswith("memory://"):
-                memory = Memory(
-                    max_entries=settings.max_entries,
-                    max_bytes=settings.max_bytes,
-                    clock=settings.clock,
-                    random=settings.random,
-                )
-                keeper, driver = LocalKeeper(memory), Driver(None, Crew())
-            else:
-                backend = settings.backend or _redis(settings)
-                serializer = settings.serializer or MsgpackSerializer()
-                keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
-            tally = Tally()
-            loose = keeper.function(_loose_subject(), self._policy({}), tally, self._prefix, fn=None, serializer=None)
-            if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
-                self._loose_tally, self._loose = tally, loose
-                self._keeper, self._driver = keeper, driver
-
-    @property
-    def _prefix(self) -> str:
-        return prefix_of(self.settings.namespace)
-
-    def _policy(self, options: dict[str, Any]) -> Policy:
-        unknown = options.keys() - Policy.__dataclass_fields__.keys()
-        if unknown:
-            raise OptionTypeError(
-                f"{min(unknown)}= is no option here; there are {', '.join(Policy.__dataclass_fields__)}"
-            )
-        return Policy.of(options).under(self.settings.ttl, self.settings.jitter)
+    # -- what it counts --------------------------------------------------------------------------------------
 
     def adopt(self, handle: Any, tally: Tally) -> None:
         """Take note of a decorated function."""
@@ -196,27 +84,15 @@ class BareCache:
             if handle is not None:
                 yield tally, handle.memory_hits()
         yield self._past, 0
-        if self._driver is not None:
-            yield self._loose_tally, _memory_hits(self._loose)
+        hand = self._hand
+        if hand is not None:
+            yield hand.tally, hand.memory_hits()
 
     def _counters(self) -> dict[str, float]:
         backend = self._driver.backend if self._driver is not None else None
         return backend.counters() if isinstance(backend, Guard) else dict(UNGUARDED)
 
-    # -- by hand; each operation once, as a flow, and driven twice -------------------------------------------
-
-    def _place(self, key: str, options: dict[str, Any], tags: Sequence[str] = ()) -> tuple[Any, Any]:
-        """Where a key is kept, and under what: one that a function made leads to that function's own results."""
-        wanted = _key(key)
-        self._open()
-        place: Any = self._loose
-        values: Any = (wanted,)
-        home = getattr(wanted, "home", None)
-        if home is not None and home.cache is self:
-            place, values = home.function(), wanted.values  # type: ignore[attr-defined]  # it is a Key
-        if len(tags) > MOST_TAGS:
-            raise OptionError(f"tags= names {len(tags)} tags; an entry carries {MOST_TAGS} at the most")
-        return (place.variant(self._policy(options), _tags(tags)) if options or tags else place), values
+    # -- by hand; each operation is a flow, driven for threads and for tasks ---------------------------------
 
     def _on(self) -> bool:
         """Whether it caches at all.
@@ -230,15 +106,11 @@ class BareCache:
 
     def get(self, key: str) -> Any:
         """The value under ``key``, or ``MISSING``."""
-        return self._run(self._get(key)) if self._on() else MISSING
+        return self._run(self._by_hand.get(key)) if self._on() else MISSING
 
     async def aget(self, key: str) -> Any:
         """As ``get``."""
-        return await self._arun(self._get(key)) if self._on() else MISSING
-
-    def _get(self, key: str) -> Flow[Any]:
-        place, values = self._place(key, {})
-        return (yield from place.peek(values))
+        return await self._arun(self._by_hand.get(key)) if self._on() else MISSING
 
     def set(
         self,
@@ -250,7 +122,7 @@ class BareCache:
         **options: Unpack[LoadOptions],
     ) -> bool:
         """Store a value for ``ttl`` (as the cache's by default). False if it could not be kept."""
-        return bool(self._on() and self._run(self._set(key, value, ttl, tags, {**options})))
+        return bool(self._on() and self._run(self._by_hand.set(key, value, _with_ttl({**options}, ttl), tags)))
 
     async def aset(
         self,
@@ -262,11 +134,7 @@ class BareCache:
         **options: Unpack[LoadOptions],
     ) -> bool:
         """As ``set``."""
-        return bool(self._on() and await self._arun(self._set(key, value, ttl, tags, {**options})))
-
-    def _set(self, key: str, value: Any, ttl: Any, tags: Sequence[str], options: dict[str, Any]) -> Flow[bool]:
-        place, values = self._place(key, _with_ttl(options, ttl), tags)
-        return bool((yield from place.put(values, value)))
+        return bool(self._on() and await self._arun(self._by_hand.set(key, value, _with_ttl({**options}, ttl), tags)))
 
     def get_or_load(
         self,
@@ -286,7 +154,7 @@ class BareCache:
             raise OptionTypeError("get_or_load() got an async loader; await aget_or_load() instead")
         if not self._on():
             return loader()
-        place, values = self._place(key, _with_ttl({**options}, ttl), tags)
+        place, values = self._by_hand.place(key, _with_ttl({**options}, ttl), tags)
         found: T = self._run(place.recall(values, loader))
         return found
 
@@ -327,21 +195,16 @@ class BareCache:
 
         if not self._on():
             return await run()
-        place, values = self._place(key, _with_ttl({**options}, ttl), tags)
+        place, values = self._by_hand.place(key, _with_ttl({**options}, ttl), tags)
         return await self._arun(place.recall(values, run))
 
     def delete(self, key: str) -> bool:
         """Remove the entry under ``key``; whether there was one."""
-        return bool(self._on() and self._run(self._delete(key)))
+        return bool(self._on() and self._run(self._by_hand.delete(key)))
 
     async def adelete(self, key: str) -> bool:
         """As ``delete``."""
-        return bool(self._on() and await self._arun(self._delete(key)))
-
-    def _delete(self, key: str) -> Flow[int]:
-        wanted = _key(key)
-        wire = wanted if isinstance(wanted, Key) else self._prefix + escape_literal(wanted)
-        return int((yield from self.keeper.delete(wire)))
+        return bool(self._on() and await self._arun(self._by_hand.delete(key)))
 
     def invalidate(
         self,
@@ -363,7 +226,7 @@ class BareCache:
         Raises:
             PatternError: an empty pattern, or one of wildcards alone; ``clear()`` is the way to say that.
         """
-        return self._run(self._invalidate(key, pattern, tags, progress)) if self._on() else 0
+        return self._run(self._by_hand.invalidate(key, pattern, tags, progress)) if self._on() else 0
 
     async def ainvalidate(
         self,
@@ -374,30 +237,7 @@ class BareCache:
         progress: Callable[[int], object] | None = None,
     ) -> int:
         """As ``invalidate``."""
-        return await self._arun(self._invalidate(key, pattern, tags, progress)) if self._on() else 0
-
-    def _invalidate(self, key: Any, pattern: Any, tags: Any, progress: Any) -> Flow[int]:
-        if key is None and pattern is None and tags is None:
-            raise OptionTypeError("invalidate() was told nothing to remove; give key=, pattern= or tags=")
-        if pattern is not None:
-            check_pattern(pattern)
-        drops: list[Flow[int]] = []
-        if key is not None:
-            drops.append(self._delete(_key(key)))
-        if pattern is not None:
-            drops.append(self.keeper.sweep(self._prefix, escape_pattern(pattern), progress))
-        if tags is not None:
-            drops.append(self.keeper.untag(self._prefix, _tags([tags] if isinstance(tags, str) else tags)))
-        count, failure = 0, None
-        for drop in drops:
-            try:
-                count += yield from drop
-            except BackendError as error:  # the others are to be tried all the same
-                failure = failure or error
-        self._loose_tally.invalidated += count
-        if failure is not None:
-            raise failure
-        return count
+        return await self._arun(self._by_hand.invalidate(key, pattern, tags, progress)) if self._on() else 0
 
     def clear(self) -> None:
         """Remove all entries of this cache: of its namespace, and of the namespaces its functions were given."""
@@ -410,7 +250,8 @@ class BareCache:
             await self._arun(self.keeper.clear(self._prefixes()))
 
     def _prefixes(self) -> list[str]:
-        return [self._prefix, *{handle.prefix for handle in list(self._handles)} - {self._prefix}]
+        own = prefix_of(self.namespace)
+        return [own, *{handle.prefix for handle in list(self._handles)} - {own}]
 
     def ping(self) -> float:
         """Seconds of a round trip to the backend; 0 for memory.
@@ -434,155 +275,11 @@ class BareCache:
     async def _arun(self, flow: Flow[T]) -> T:
         return await self.driver.arun(flow)
 
-    # -- its end ---------------------------------------------------------------------------------------------
-
-    def close(self) -> None:
-        """End what runs behind, and let go of every connection. Decorated functions go on as plain calls."""
-        backend = self._retire()
-        if backend is not None:
-            backend.close()
-
-    async def aclose(self) -> None:
-        """As ``close``; what it has to wait for, the event loop does not."""
-        backend = self._retire()
-        if backend is not None:
-            await backend.aclose()
-
-    def _retire(self) -> Backend | None:
-        with self._lock:  # lest somebody who is about to open it does so after this
-            self._closed = True
-            old = self._taken_down()
-        for handle in list(self._handles):
-            handle.unbind()  # first, so that nobody goes on to ask what is being shut
-        return _shut(*old)
-
-    def _taken_down(self) -> tuple[Driver | None, Keeper | None]:
-        driver, keeper = self._driver, self._keeper
-        self._driver = self._keeper = None
-        return driver, keeper
-
-    def __del__(
-        self, _ending: Callable[[], bool] = sys.is_finalizing, _warn: Callable[..., None] = warnings.warn
-    ) -> None:
-        """Collected without having been closed: say so and close, as files do. The end of the process needs neither.
-
-        It takes no lock: this may run in the middle of anything, in any thread.
-        """
-        driver = self._driver
-        if driver is None or _ending():
-            return
-        try:
-            if getattr(driver.backend, "connected", False):  # a backend of somebody's own need not know
-                _warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-        finally:
-            _let_go(*self._taken_down())
-
-    def _after_fork(self) -> None:
-        self._lock = threading.RLock()
-        for handle in list(self._handles):
-            handle.after_fork()
-        if self._driver is not None:
-            self._driver.crew.after_fork()
-        if self._keeper is not None:
-            self._keeper.after_fork()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    def __repr__(self) -> str:
-        if self._settings is None:
-            return "<Cache not yet configured>"
-        state = (
-            "closed" if self._closed else "off" if not self.settings.enabled else repr(self._keeper or "not yet open")
-        )
-        return f"<Cache {redacted(self.settings.url)} namespace={self.settings.namespace!r} {state}>"
-
-
-def _shut(driver: Driver | None, keeper: Keeper | None) -> Backend | None:
-    """End what runs behind. Answers the backend, which is yet to be closed."""
-    if keeper is not None:
-        keeper.close()
-    if driver is None:
-        return None
-    driver.crew.close()
-    return driver.backend
-
-
-def _let_go(driver: Driver | None, keeper: Keeper | None) -> None:
-    backend = _shut(driver, keeper)
-    if backend is not None:
-        backend.close()
-
-
-def _dialling(settings: Settings) -> Dialling:
-    return Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
-
-
-def _redis(settings: Settings) -> Guard:
-    dialling, trust = _dialling(settings), settings.on_failover == "trust"
-    backend, spare = RedisBackend(dialling, trust=trust), RedisBackend(replace(dialling, pool_size=1), trust=trust)
-    return Guard(backend, spare, loud=settings.on_unreachable == "raise")
-
-
-def _key(key: object) -> str:
-    if not isinstance(key, str):
-        raise OptionTypeError(f"key= must be text, not {type(key).__qualname__}; f.key(...) makes one from arguments")
-    if not key:
-        raise OptionError("key='' is empty; name what is kept under it")
-    return key
-
 
 def _check_loader(loader: object) -> None:
     if not callable(loader):
         raise OptionTypeError(f"loader={loader!r} must be a function without arguments")
 
 
-def _tags(tags: Sequence[str]) -> tuple[str, ...]:
-    if not is_texts(tags):
-        raise OptionTypeError(f"tags= must be a list of strings, not {type(tags).__qualname__}")
-    return tuple(check_tag(escape_literal(tag)) for tag in tags)
-
-
 def _with_ttl(options: dict[str, Any], ttl: Any) -> dict[str, Any]:
     return {**options, "ttl": ttl} if ttl is not None else options
-
-
-def _memory_hits(function: Function) -> int:
-    table = getattr(function, "table", None)
-    return table.hits if table is not None else 0
-
-
-def _loose_subject() -> Subject:
-    """What is stored by hand: the key is the one argument."""
-    signature = Signature([Parameter("key", Parameter.POSITIONAL_ONLY)])
-    return Subject(signature, name=None, label="the cache", key=_itself, tags=(), vary=None, version=None)
-
-
-def _itself(key: str) -> str:
-    return key
-
-
-_caches: Final[weakref.WeakSet[BareCache]] = weakref.WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    flights.after_fork()
-    for cache in list(_caches):
-        cache._after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

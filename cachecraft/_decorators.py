@@ -16,6 +16,7 @@ from math import inf
 from typing import Any, Final, NamedTuple
 
 from cachecraft._cache import BareCache
+from cachecraft._callables import check_callable, has_method, is_async, label_of, lambda_name, signature_of
 from cachecraft._core.calls import Key, Subject, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
@@ -62,7 +63,7 @@ class Handle:
         key, vary = options.get("key"), options.get("vary")
         if vary is not None and not callable(vary):
             raise OptionTypeError(f"vary={vary!r} must be a function without arguments, such as a ContextVar's get")
-        name = qualified_name(fn) or _lambda_name(fn)
+        name = qualified_name(fn) or lambda_name(fn)
         if name is None and key is None and self._namespace is None:
             raise OptionError(
                 f"{label_of(fn)} has no name that lasts, so its entries could be taken for another's; give key="
@@ -157,7 +158,7 @@ class Handle:
 
     def _values(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         values = self._order(*args, **kwargs)
-        if self.subject.owned and not _has_method(values[0], self.fn):
+        if self.subject.owned and not has_method(values[0], self.fn):
             label = self.fn.__qualname__
             raise OptionTypeError(
                 f"{self.subject.parameters[0]!r} of the method {label} is a {type(values[0]).__qualname__}, which has"
@@ -263,15 +264,6 @@ async def _later(result: Any) -> Any:
     return result
 
 
-def _has_method(owner: Any, fn: Any) -> bool:
-    """Whether ``owner`` may be the object (or class) that the method ``fn`` is called on, as far as names tell."""
-    home, _, name = fn.__qualname__.rpartition(".")
-    if not home or home.endswith("<locals>") or name.startswith(("<", "__")):
-        return True  # no method of a class, or one that is found under another name
-    mro = owner.__mro__ if isinstance(owner, type) else type(owner).__mro__
-    return any(name in vars(each) or each.__qualname__ == home for each in mro)
-
-
 def decorate(cache: BareCache, fn: Any, options: dict[str, Any]) -> Any:
     """Decorate a function, or what wraps one in a class body."""
     if isinstance(fn, (staticmethod, classmethod)):
@@ -280,41 +272,6 @@ def decorate(cache: BareCache, fn: Any, options: dict[str, Any]) -> Any:
         return property(decorate(cache, fn.fget, options), fn.fset, fn.fdel, fn.__doc__)
     check_callable(fn, "cached")
     return Handle(cache, fn, options).wrapper
-
-
-def check_callable(fn: Any, decorator: str) -> None:
-    if isinstance(fn, type):
-        raise OptionTypeError(
-            f"{decorator} got the class {fn.__qualname__}; decorate its methods, or a function that makes it"
-        )
-    if not callable(fn):
-        raise OptionTypeError(f"{decorator} got {fn!r}, which is not callable; decorate a function")
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise OptionTypeError(
-            f"{decorator} got the generator {label_of(fn)}, whose items come only once; decorate a function that"
-            " returns a list of them"
-        )
-
-
-def is_async(fn: Any) -> bool:
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004 - asked what it is, not whether
-
-
-def signature_of(fn: Callable[..., Any]) -> inspect.Signature:
-    try:
-        return inspect.signature(fn)
-    except (ValueError, TypeError):  # some builtins tell nobody what they take
-        return inspect.signature(lambda *args, **kwargs: None)
-
-
-def label_of(fn: Any) -> str:
-    inner = getattr(fn, "func", fn)
-    return getattr(fn, "__qualname__", None) or f"{type(fn).__name__}({getattr(inner, '__qualname__', inner)!s})"
-
-
-def _lambda_name(fn: Any) -> str | None:
-    """A lambda has a name of a sort: enough in memory, where each function has a table of its own."""
-    return f"{fn.__module__}.{fn.__qualname__}" if getattr(fn, "__name__", None) == "<lambda>" else None
 
 
 def _namespace(value: object) -> str | None:

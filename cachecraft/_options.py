@@ -1,6 +1,6 @@
 """The options by name and type, as type checkers see them; what they do is told by ``cached`` and ``Cache``.
 
-Whether an option can be used is decided where it is read, in ``_core.policy`` and ``_cache``; a test holds the names
+Whether an option can be used is decided where it is read, in ``_core.policy`` and ``_settings``; a test holds the names
 here against the names there.
 """
 

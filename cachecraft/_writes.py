@@ -13,12 +13,13 @@ from typing import Any, Final, NoReturn
 import wrapt
 
 from cachecraft._cache import BareCache
+from cachecraft._callables import check_callable, is_async, label_of, signature_of
 from cachecraft._core.calls import prefix_of, rendered_tag
 from cachecraft._core.effects import Flow
 from cachecraft._core.errors import BackendError, OptionTypeError, TemplateError, told
 from cachecraft._core.keys import qualified_name
 from cachecraft._core.templates import Template, check_pattern
-from cachecraft._decorators import Handle, check_callable, handle_of, is_async, label_of, signature_of
+from cachecraft._decorators import Handle, handle_of
 from cachecraft._drivers import through
 
 log: Final = logging.getLogger("cachecraft")

@@ -120,10 +120,10 @@ def test_a_destructor_may_use_a_cache_that_is_just_being_opened(monkeypatch: pyt
         gc.collect()
         return made(*args, **kwargs)
 
-    from cachecraft import _cache
+    from cachecraft import _life
 
-    made = _cache.LocalKeeper
-    monkeypatch.setattr(_cache, "LocalKeeper", collecting)
+    made = _life.LocalKeeper
+    monkeypatch.setattr(_life, "LocalKeeper", collecting)
     results: list[int] = []
 
     def call() -> None:

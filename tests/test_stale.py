@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cachecraft import MISSING, Cache
-from cachecraft._drivers import Crew
+from cachecraft._crew import Crew
 from tests.callers import PATIENCE, Async, Gate, Sync, flights_of, running_loop, until
 from tests.clock import FakeClock
 

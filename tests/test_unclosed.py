@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from cachecraft import Cache, _drivers
+from cachecraft import Cache, _crew
 from cachecraft.backends import heart
 from tests.callers import PATIENCE, Async, Sync, running_loop, until
 from tests.redis_kit import colour, in_child  # noqa: F401 - fixtures
@@ -74,7 +74,7 @@ def test_the_warning_shows_no_password(start_redis: Callable[..., RedisServer]) 
 
 def test_its_threads_end(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heart, "_LINGER", PATIENCE * 10)
-    monkeypatch.setattr(_drivers, "_LINGER", PATIENCE * 10)
+    monkeypatch.setattr(_crew, "_LINGER", PATIENCE * 10)
     before = set(threading.enumerate())
 
     def ours() -> set[str]:

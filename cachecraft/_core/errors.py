@@ -40,7 +40,12 @@ class CorruptError(CacheError, ValueError):
 
 
 class BackendError(CacheError, ConnectionError):
-    """The backend failed or could not be reached; only the imperative calls and ``ping`` let it out."""
+    """The backend failed or could not be reached.
+
+    ``ping`` raises it; so does what invalidates, by hand or by ``f.invalidate`` and its like, where the invalidation is
+    not kept to be made up for, or with ``on_unreachable="raise"``; and with that, functions that ``invalidates``
+    decorates. All else goes on without the backend.
+    """
 
 
 class BackendTimeout(BackendError, TimeoutError):

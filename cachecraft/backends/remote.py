@@ -1,6 +1,6 @@
-"""One function's results in Redis under its policy: what an entry is made of, and what may be made of one.
+"""One function's results in Redis under its policy: what is to be kept of one, and whether what is there may be served.
 
-It knows the envelope, the serializer and the policy; the flows (``_core.flows``) decide, the backend talks.
+It knows stamps, schema and policy; the flows (``_core.flows``) decide, ``sealing`` makes bytes, the backend talks.
 """
 
 from __future__ import annotations
@@ -8,53 +8,44 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable
 from hashlib import blake2b
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core import flows, writing
-from cachecraft._core.calls import Subject, Values, prefix_of
-from cachecraft._core.effects import Delete, Flow, Reading, Sweep
+from cachecraft._core.calls import Subject, Values
+from cachecraft._core.effects import Delete, Flow, Reading
 from cachecraft._core.entry import (
-    ENCRYPTED,
     ENTRY,
     FAILURE,
-    MISSING,
     PLACEHOLDER,
     TOKEN,
-    ZLIB,
-    ZSTD,
     Entry,
     Verdict,
-    bound_to,
     is_for,
     judge,
-    pack,
     read_stamps,
     unpack,
 )
-from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError, told
+from cachecraft._core.errors import CorruptError, UnkeyableError, told
 from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
-from cachecraft._core.ports import Backend, Lease, Run
+from cachecraft._core.ports import Lease, Run
 from cachecraft._core.sight import ASIDE, Seek, Sight
 from cachecraft._core.tally import Tally
-from cachecraft.backends.claims import Claims
-from cachecraft.backends.heart import Heart
 from cachecraft.backends.isolation import Copier, copier
 from cachecraft.backends.redis import ROOT
-from cachecraft.serializers import Serializer, compress, decompress, fingerprint
+from cachecraft.backends.remembered import dumped
+from cachecraft.backends.sealing import Sealing
+from cachecraft.serializers import Serializer
+
+if TYPE_CHECKING:
+    from cachecraft.backends.remote_keeper import RemoteKeeper
 
 log: Final = logging.getLogger("cachecraft")
 
 ANY: Final = "~any"
 """The stamp that falls with every tag: read before a load whose tags are known only after it."""
-_CODECS: Final = {"zlib": ZLIB, "zstd": ZSTD}
-_FLAGS: Final = ZLIB | ZSTD | FAILURE | ENCRYPTED
-_LIMIT: Final = 64 * 2**20
-"""Bytes a compressed value may come to."""
 
 
 def tag_key(prefix: str, tag: str) -> str:
@@ -81,6 +72,7 @@ class Remote:
         self.prefix = prefix
         self.serializer = serializer
         self.schema = schema
+        self.sealing = Sealing(keeper.settings, serializer, schema, keeper.serializer, policy.cache_errors or ())
         self.aged = policy.aged
         #: The stamps all of its entries carry: the namespace's and its own.
         self.own = f"{prefix}~fn:{subject.label}"
@@ -169,11 +161,11 @@ class Remote:
 
     def _judge_age(self, seek: Seek, reading: Reading, entry: Entry) -> Sight:
         try:
-            payload = self._decrypted(seek, entry)
+            payload = self.sealing.decrypted(seek.key, entry)
         except CorruptError as error:
             log.debug("an entry of %s does not open: %s", self.subject.label, error)
             return Sight(seek, reading, reason="encryption")
-        take = self._reader(entry, payload)
+        take = self.sealing.reader(entry, payload)
         if not self.aged:
             verdict = Verdict.FRESH
         else:
@@ -190,35 +182,6 @@ class Remote:
             )
         reason = "error" if entry.flags & FAILURE else "expired"
         return Sight(seek, reading, verdict, take, reason=reason, cost=entry.cost)
-
-    def _decrypted(self, seek: Seek, entry: Entry) -> bytes:
-        """The payload in the clear.
-
-        Raises:
-            CorruptError: it cannot be decrypted here; or we encrypt and it is not, so anybody may have written it.
-        """
-        keyring = self.keeper.settings.encryption_keys
-        if bool(entry.flags & ENCRYPTED) != (keyring is not None):
-            raise CorruptError(
-                "it is encrypted, and there are no encryption_keys=" if keyring is None else "not encrypted"
-            )
-        if keyring is None:
-            return entry.payload
-        return keyring.open(entry.payload, bound_to(seek.key, entry))  # type: ignore[no-any-return]  # settings are Any
-
-    def _reader(self, entry: Entry, payload: bytes) -> Callable[[], Any]:
-        """Decode at once, so that what cannot be decoded is a miss."""
-        if entry.flags & ~_FLAGS:
-            raise CorruptError(f"flags {entry.flags} are unknown here")
-        for name, flag in _CODECS.items() if entry.flags else ():
-            if entry.flags & flag:
-                payload = decompress(payload, codec=name, limit=_LIMIT)  # type: ignore[arg-type]  # a known codec
-        if entry.flags & FAILURE:
-            return partial(_raise, self._restored(payload))
-        if entry.serializer != self.serializer.id:
-            raise CorruptError(f"serializer {entry.serializer} is not the one used here")
-        value = self.serializer.loads(payload)
-        return lambda: value
 
     def token(self) -> bytes:
         return os.urandom(TOKEN)
@@ -246,38 +209,11 @@ class Remote:
                 return None
             payload = self.serializer.dumps(value)
             ttl = policy.lifetime(value).draw(self.random())
-            return self._sealed(seek, tags, stamps, token, payload, 0, cost, ttl, policy.keep)
+            keep = policy.keep
+            return self.sealing.sealed(seek.key, tags, stamps, token, payload, 0, cost, keep), ttl + keep
         except Exception as error:  # whatever a user's own code raises here, the caller has its result
             self.refuse(error)
             return None
-
-    def _sealed(
-        self,
-        seek: Seek,
-        tags: tuple[str, ...],
-        stamps: tuple[bytes, ...],
-        token: bytes,
-        payload: bytes,
-        flags: int,
-        cost: float,
-        ttl: float,
-        keep: float,
-    ) -> tuple[bytes, float]:
-        settings = self.keeper.settings
-        if settings.compress_above is not None and len(payload) > settings.compress_above:
-            packed = compress(payload, codec=settings.compression)
-            if len(packed) < len(payload):
-                payload, flags = packed, flags | _CODECS[settings.compression]
-        keyring = settings.encryption_keys
-        flags |= ENCRYPTED if keyring is not None else 0
-        entry = Entry(
-            token, tags, stamps, flags, self.serializer.id, self.schema, time.time(), keep, max(cost, 0.0), payload
-        )
-        if keyring is not None:
-            entry = replace(entry, payload=keyring.seal(payload, bound_to(seek.key, entry)))
-        if len(entry.payload) > settings.max_value_bytes:
-            raise OptionError(f"{len(entry.payload)} bytes are above max_value_bytes={settings.max_value_bytes}")
-        return pack(seek.key, entry), ttl + keep
 
     def pack_error(
         self, seek: Seek, stamps: tuple[bytes, ...], token: bytes, error: Exception, cost: float
@@ -285,19 +221,12 @@ class Remote:
         for at, (kind, ttl) in enumerate(self.policy.cache_errors or ()):
             if type(error) is kind:
                 try:
-                    parts = _taken_apart(error)
-                    payload = bytes([at]) + self.keeper.serializer.dumps(parts)
-                    if _told(_put_together(kind, parts)) != _told(error):
-                        raise UnserializableError(f"a {kind.__qualname__} is more than its arguments and attributes")
-                    return self._sealed(seek, seek.tags, stamps, token, payload, FAILURE, cost, ttl, 0.0)
+                    payload = bytes([at]) + dumped(error, self.keeper.serializer)
+                    return self.sealing.sealed(seek.key, seek.tags, stamps, token, payload, FAILURE, cost, 0.0), ttl
                 except Exception as refused:
                     self.refuse(refused)
                     return None
         return None
-
-    def _restored(self, payload: bytes) -> Exception:
-        """The remembered exception: only of a class that this function names, and made of plain values."""
-        return _put_together((self.policy.cache_errors or ())[payload[0]][0], self.keeper.serializer.loads(payload[1:]))
 
     def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...] | None:
         """The tags that follow from the result; ``None`` if they cannot be told: nothing could then invalidate it."""
@@ -368,128 +297,3 @@ class Remote:
 
     def __repr__(self) -> str:
         return f"<Remote {self.subject.label}>"
-
-
-class RemoteKeeper:
-    """Keeps the entries of a whole cache in Redis."""
-
-    def __init__(self, settings: Any, backend: Backend, serializer: Serializer) -> None:
-        self.settings = settings
-        self.backend = backend
-        self.serializer = serializer
-        self.heart = Heart(backend.perform)
-        self.flights: dict[bytes, Flight] = {}
-        self.leading: dict[tuple[str, tuple[str, ...]], Flight] = {}
-        self.watches: dict[bytes, Flight] = {}
-        self.refreshing: dict[bytes, Flight] = {}
-        self.resting: dict[str, float] = {}
-        self.refused: set[str] = set()
-        """Functions of which it has been said that a result cannot be stored."""
-        self._claims = Claims()
-        self._complained = 0.0
-
-    def function(
-        self,
-        subject: Subject,
-        policy: Policy,
-        tally: Tally,
-        prefix: str,
-        *,
-        fn: Callable[..., Any] | None = None,
-        serializer: Serializer | None = None,
-    ) -> Remote:
-        if subject.stem and not subject.explicit and fn is not None:
-            self._claim(subject, prefix, fn)
-        self.backend.serve(prefix)
-        annotation = getattr(fn, "__annotations__", {}).get("return")
-        if annotation is not None and fn is not None:
-            annotation = _resolved(fn)
-        chosen = serializer or self.serializer
-        if annotation is not None and hasattr(chosen, "allow"):
-            chosen.allow(annotation)
-        schema = fingerprint(annotation)
-        if subject.version is not None:
-            schema = blake2b(schema + subject.version.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        return Remote(self, subject, policy, tally, prefix, chosen, schema)
-
-    def _claim(self, subject: Subject, prefix: str, fn: Callable[..., Any]) -> None:
-        if "<lambda>" in subject.stem and prefix == prefix_of(self.settings.namespace):
-            raise OptionError(
-                f"{subject.label} has no name that lasts, so in Redis its entries could be taken for another's; give"
-                " key= or namespace="
-            )
-        self._claims.claim(f"{prefix}{subject.stem}{subject.version or ''}", fn)
-
-    def delete(self, wire: str) -> Flow[int]:
-        return (yield from Delete((wire,)))
-
-    def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
-        return (yield from Sweep(prefix, pattern, progress))
-
-    def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
-        # The watched stamp falls first: who reads it standing knows that no tag had fallen.
-        fallen = Delete((prefix + ANY, *(tag_key(prefix, tag) for tag in tags)))
-        yield from fallen
-        return 0
-
-    def clear(self, prefixes: Iterable[str]) -> Flow[None]:
-        yield from Delete(tuple(prefix + ROOT for prefix in prefixes))
-
-    def complain(self, error: BaseException) -> None:
-        """Say that Redis fails: at most once in half a minute."""
-        now = time.monotonic()
-        if now - self._complained > 30 or not self._complained:
-            self._complained = now
-            log.warning("the cache goes on without Redis: %s", told(error))
-
-    def after_fork(self) -> None:
-        # Emptied, not replaced: each function holds them too. Nobody here flies what the parent's threads do.
-        for each in (self.flights, self.leading, self.watches, self.refreshing, self.resting):
-            each.clear()
-        self.heart.after_fork()
-        self.backend.after_fork()
-
-    def close(self) -> None:
-        self.heart.close()
-
-    def __repr__(self) -> str:
-        return f"<RemoteKeeper {self.backend!r}>"
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
-
-
-def _taken_apart(error: Exception) -> list[Any]:
-    """An exception as plain values: what it is made with, its arguments, and its attributes."""
-    reduced: Any = error.__reduce__()
-    return [list(reduced[1]), list(error.args), dict(vars(error))]
-
-
-def _put_together(kind: type[Exception], parts: Any) -> Exception:
-    # Not by calling the class: its __init__ may take something else than what became its arguments.
-    made_with, arguments, attributes = parts
-    error = kind.__new__(kind, *made_with)
-    error.args = tuple(arguments)
-    vars(error).update(attributes)
-    return error
-
-
-def _told(error: Exception) -> tuple[Any, ...]:
-    """All that can be seen of an exception."""
-    return type(error), str(error), repr(error), error.args, vars(error)
-
-
-def _resolved(fn: Callable[..., Any]) -> Any:
-    """The return annotation, with names looked up where that is possible."""
-    import inspect
-    import typing
-
-    target = inspect.unwrap(fn)
-    try:
-        return typing.get_type_hints(target).get("return")
-    except Exception:  # a name that exists for type checkers only
-        return getattr(target, "__annotations__", {}).get("return")
-
-
-__all__ = ["ANY", "MISSING", "Remote", "RemoteKeeper", "tag_key"]

@@ -12,7 +12,7 @@ from cachecraft._core import flows, load, sight, writing
 from cachecraft._core.effects import Acquire, Delete, Flow, Reading, Remote, Stamp, Store
 from cachecraft._core.entry import ENTRY, PLACEHOLDER, handle, pack_placeholder
 from cachecraft._core.sight import Seek, Sight, Won
-from cachecraft.backends import commands, redis, remote
+from cachecraft.backends import commands, redis, remote, remote_keeper
 from cachecraft.backends.commands import PLANS, RELEASE, STAMP_TTL, Plan, milliseconds
 from tests.simulation import network
 from tests.simulation.faults import aged, failing, lease_over, lost, restarted, stamp_evicted
@@ -192,7 +192,7 @@ def _bump(keeper: Any, prefix: str, tags: Any) -> Flow[int]:
 def _counters(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (flows, writing):
         monkeypatch.setattr(module, "acquire", _acquire_with_counters)
-    monkeypatch.setattr(remote.RemoteKeeper, "untag", _bump)
+    monkeypatch.setattr(remote_keeper.RemoteKeeper, "untag", _bump)
 
 
 _COUNTED: Final = {
@@ -282,7 +282,7 @@ MUTANTS: Final = (
         "the watched stamp does not fall",
         "P1",
         replace(BY_TAG, flavour="result"),
-        _replacing(remote.RemoteKeeper, "untag", _forgets_the_watched),
+        _replacing(remote_keeper.RemoteKeeper, "untag", _forgets_the_watched),
     ),
     Mutant(
         "a sweep of one page",

@@ -13,7 +13,8 @@ from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.tally import Tally
 from cachecraft.backends.redis import RedisBackend
-from cachecraft.backends.remote import Remote, RemoteKeeper
+from cachecraft.backends.remote import Remote
+from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.backends.transports import Dialling
 from cachecraft.serializers import MsgpackSerializer
 
