@@ -48,6 +48,7 @@ from cachecraft._core.errors import (
     UnkeyableError,
     UnserializableError,
 )
+from cachecraft._core.nearness import Near
 from cachecraft._core.policy import COLD, HOT, MEDIUM, STATIC, Jitter, Policy
 from cachecraft._core.ports import Backend
 from cachecraft.serializers import Serializer
@@ -67,6 +68,7 @@ __all__ = [
     "CacheError",
     "ClosedError",
     "Jitter",
+    "Near",
     "OptionError",
     "OptionTypeError",
     "PatternError",

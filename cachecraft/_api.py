@@ -180,10 +180,8 @@ class CacheDecorator(Protocol):
 class Cache(BareCache):
     __doc__ = BareCache.__doc__
 
-    def __init__(
-        self, url_or_backend: str | Backend | None = "memory://", *, near: None = None, **options: Unpack[CacheOptions]
-    ) -> None:
-        super().__init__(url_or_backend, near=near, **options)
+    def __init__(self, url_or_backend: str | Backend | None = "memory://", **options: Unpack[CacheOptions]) -> None:
+        super().__init__(url_or_backend, **options)
 
     @overload
     def cached(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncCachedFunction[P, R]: ...  # type: ignore[overload-overlap]  # async comes first

@@ -10,13 +10,14 @@ from typing import Any, TypeVar, Unpack, overload
 from cachecraft._core.calls import prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
-from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
+from cachecraft._core.errors import ClosedError, OptionTypeError
 from cachecraft._core.policy import Duration
 from cachecraft._core.ports import Backend
 from cachecraft._core.tally import Tally
 from cachecraft._life import Life
 from cachecraft._options import LoadOptions
 from cachecraft.backends.guard import UNGUARDED, Guard
+from cachecraft.backends.near_keeper import NearKeeper
 from cachecraft.stats import Stats
 
 T = TypeVar("T")
@@ -46,17 +47,16 @@ class BareCache(Life):
         encryption_keys: encrypts values in Redis with AES-GCM (extra ``cachecraft[crypto]``): a key of 16, 24 or 32
             random bytes, or several, of which the first encrypts and all decrypt. What is not encrypted with one of
             them is then a miss. Keys, tags, sizes and times stay readable.
+        near: ``True``, or ``Near(max_entries=..., max_staleness=...)``: entries of Redis are held in this process
+            too, and served at the speed of memory. What another process invalidates is served here for
+            ``max_staleness`` more at the most (1 second), and as a rule for milliseconds. Memory is near by itself.
         clock, random: seconds that only grow, and a number in [0, 1); for tests.
 
     Raises:
         OptionError, OptionTypeError: an option cannot be used; the message names it and says the remedy.
     """
 
-    def __init__(
-        self, url_or_backend: str | Backend | None = "memory://", *, near: None = None, **options: Any
-    ) -> None:
-        if near is not None:
-            raise OptionError(f"near={near!r}: this version has no near cache yet; leave it out")
+    def __init__(self, url_or_backend: str | Backend | None = "memory://", **options: Any) -> None:
         super().__init__()
         self._tallies: dict[weakref.ref[Any], Tally] = {}
         #: What the functions counted that are gone.
@@ -90,7 +90,9 @@ class BareCache(Life):
 
     def _counters(self) -> dict[str, float]:
         backend = self._driver.backend if self._driver is not None else None
-        return backend.counters() if isinstance(backend, Guard) else dict(UNGUARDED)
+        counters = backend.counters() if isinstance(backend, Guard) else dict(UNGUARDED)
+        keeper = self._keeper
+        return {**counters, **keeper.counters()} if isinstance(keeper, NearKeeper) else counters
 
     # -- by hand; each operation is a flow, driven for threads and for tasks ---------------------------------
 
@@ -252,6 +254,21 @@ class BareCache(Life):
     def _prefixes(self) -> list[str]:
         own = prefix_of(self.namespace)
         return [own, *{handle.prefix for handle in list(self._handles)} - {own}]
+
+    def barrier(self) -> None:
+        """From here on, nothing held near is served that any process had invalidated before: as strict as Redis.
+
+        It takes one round trip, and returns within ``timeout`` whatever happens. Without a near cache it is no matter.
+        """
+        keeper = self.keeper if self._on() else None
+        if isinstance(keeper, NearKeeper):
+            self._run(keeper.barrier(self.settings.timeout))
+
+    async def abarrier(self) -> None:
+        """As ``barrier``."""
+        keeper = self.keeper if self._on() else None
+        if isinstance(keeper, NearKeeper):
+            await self._arun(keeper.barrier(self.settings.timeout))
 
     def ping(self) -> float:
         """Seconds of a round trip to the backend; 0 for memory.

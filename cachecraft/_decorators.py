@@ -114,7 +114,7 @@ class Handle:
             function, self._function = self._function, None
             if function is not None:
                 function.disconnect()
-            self._bind(table={}, owners={}, now=_late, steps=(_never, _never, _never), slow=self._slow_unbound)
+            self._bind(table={}, owners={}, now=_late, fence=None, steps=_NEVER, slow=self._slow_unbound)
 
     def function(self) -> Function:
         """The function where its results are kept, bound on first use."""
@@ -254,6 +254,9 @@ class Handle:
 
 def _never(*_: Any) -> None:
     return None
+
+
+_NEVER: Final = (_never, _never, _never)
 
 
 def _late() -> float:

@@ -78,7 +78,9 @@ class Driver:
         if isinstance(effect, Spawn):
             return self.crew.submit(partial(self._alone, effect.flow), effect.ended)
         if isinstance(effect, Sleep):
-            return time.sleep(effect.seconds)
+            if effect.bell is None:
+                return time.sleep(effect.seconds)
+            return self._join(effect.bell, effect.seconds)
         raise TypeError(f"a flow asked for {effect!r}, which no driver knows")
 
     def _alone(self, flow: Callable[[], Flow[Any]]) -> Any:
@@ -144,7 +146,9 @@ class Driver:
         if isinstance(effect, Sleep):
             if effect.flight is not None:
                 effect.flight.home = _loop_here()
-            return await asyncio.sleep(effect.seconds)
+            if effect.bell is None:
+                return await asyncio.sleep(effect.seconds)
+            return await self._ajoin(effect.bell, effect.seconds)
         raise TypeError(f"a flow asked for {effect!r}, which no driver knows")
 
     async def _aalone(self, flow: Callable[[], Flow[Any]]) -> Any:

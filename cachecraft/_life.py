@@ -23,8 +23,10 @@ from cachecraft._crew import Crew
 from cachecraft._drivers import Driver
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
 from cachecraft.backends.guard import Guard
+from cachecraft.backends.listener import listener_for
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import Memory
+from cachecraft.backends.near_keeper import NearKeeper
 from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.backends.transports import Dialling
@@ -218,17 +220,32 @@ def _made(settings: Settings) -> tuple[Keeper, Driver]:
             random=settings.random,
         )
         return LocalKeeper(memory), Driver(None, Crew())
-    backend = settings.backend or _redis(settings)
     serializer = settings.serializer or MsgpackSerializer()
-    return RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
+    if settings.backend is not None:
+        return RemoteKeeper(settings, settings.backend, serializer), Driver(settings.backend, Crew())
+    dialling, near = _dialling(settings), settings.near
+    guard = _guarded(settings, dialling)
+    listener = listener_for(dialling, guard)
+    remote, driver = RemoteKeeper(settings, guard, serializer, listener), Driver(guard, Crew())
+    if near is None:
+        return remote, driver
+    memory = Memory(
+        max_entries=near.max_entries or settings.max_entries,
+        max_bytes=near.max_bytes or settings.max_bytes,
+        clock=settings.clock,
+        random=settings.random,
+    )
+    keeper = NearKeeper(remote, memory, listener, near.staleness)
+    guard.changed = keeper.forget
+    return keeper, driver
 
 
 def _dialling(settings: Settings) -> Dialling:
     return Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
 
 
-def _redis(settings: Settings) -> Guard:
-    dialling, trust = _dialling(settings), settings.on_failover == "trust"
+def _guarded(settings: Settings, dialling: Dialling) -> Guard:
+    trust = settings.on_failover == "trust"
     backend, spare = RedisBackend(dialling, trust=trust), RedisBackend(replace(dialling, pool_size=1), trust=trust)
     return Guard(backend, spare, loud=settings.on_unreachable == "raise")
 

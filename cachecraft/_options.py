@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from cachecraft._core.nearness import Near
 from cachecraft._core.policy import Duration, Jitter
 from cachecraft.serializers import Serializer
 
@@ -31,6 +32,7 @@ class LoadOptions(TypedDict, total=False):
     when: Callable[[Any], bool] | None
     cache_errors: type[Exception] | tuple[type[Exception], ...] | Mapping[type[Exception], Duration] | None
     isolate: bool | None
+    near: bool
 
 
 class FunctionOptions(LoadOptions, total=False):
@@ -63,5 +65,6 @@ class CacheOptions(TypedDict, total=False):
     on_unreachable: Literal["journal", "raise"]
     serializer: Serializer | None
     encryption_keys: bytes | Sequence[bytes] | None
+    near: bool | Near | None
     clock: Callable[[], float]
     random: Callable[[], float]

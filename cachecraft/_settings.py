@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from cachecraft._core.errors import OptionError, OptionTypeError
+from cachecraft._core.nearness import Near, near_of
 from cachecraft._core.policy import INHERIT, Jitter, jitter_of, seconds
 from cachecraft._core.ports import Backend
 from cachecraft.serializers import Keyring, Serializer
@@ -42,6 +43,7 @@ class Settings:
     on_unreachable: str = "journal"
     serializer: Serializer | None = None
     encryption_keys: Keyring | None = None
+    near: Near | None = None
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = _random.random
 
@@ -69,6 +71,7 @@ class Settings:
             timeout=seconds(self.timeout, "timeout"),
             connect_timeout=seconds(self.connect_timeout, "connect_timeout"),
             encryption_keys=_keyring(self.encryption_keys, self.url),
+            near=near_of(self.near),
         )._checked()
 
     def _checked(self) -> Settings:
@@ -82,6 +85,8 @@ class Settings:
                 raise OptionTypeError(f"{name}={value!r} must be a whole number")
             if value < 1:
                 raise OptionError(f"{name}={value!r} must be at least 1; to turn caching off give enabled=False")
+        if self.near is not None and self.backend is not None:
+            raise OptionError("near= listens to a Redis server, and a backend of your own is none; give a URL")
         if not isinstance(self.enabled, bool):
             raise OptionTypeError(f"enabled={self.enabled!r} must be True or False")
         above: Any = self.compress_above

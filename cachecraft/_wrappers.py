@@ -7,6 +7,7 @@ It reads all steps of a load at once: one that is under way when the cache is cl
 
 from __future__ import annotations
 
+import functools
 import inspect
 import linecache
 import re
@@ -23,7 +24,7 @@ _SOURCE: Final = """\
         node = {found}
     except Exception:
         node = {absent}
-    if {present}{same_kind}node.expires > now():
+    if {present}{same_kind}node.expires > now(){proven}:
         node.hits += 1
         return node.value
     lead, land, fail = steps
@@ -47,6 +48,7 @@ _INTERNAL: Final = (
     *(
         "find",
         "owners",
+        "fence",
         "atomic",
         "enter",
         "now",
@@ -120,15 +122,20 @@ def generate(
         "call": _call(parameters),
         "unpack": f"({', '.join(names)},) = {own['values']}; " if names else "",
     }
-    # Names of the template itself give way to parameters that are called the same.
-    source = _rename(_SOURCE, own).format(**parts)
-    filename = f"<cachecraft {label}>"
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     defaults = {each.name: each.default for each in parameters}
     # Globals of their own rather than a closure: a call need not copy them, and binding is an update.
     space: dict[str, Any] = {LEADER: own["flight"]}
 
+    def write(into: dict[str, Any], proven: str, filename: str) -> Callable[..., Any]:
+        # Names of the template itself give way to parameters that are called the same.
+        source = _rename(_SOURCE, own).format(**parts, proven=proven)
+        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+        exec(compile(source, filename, "exec"), into)  # noqa: S102 - made from a signature alone, as dataclasses do
+        return into[own["wrapper"]]  # type: ignore[no-any-return]  # the source defines it
+
     def bind(**names: Any) -> None:
+        if "fence" in names:
+            wrapper.__code__ = plain if names["fence"] is None else near().__code__
         if "table" in names:
             # To ask beats to try: where a miss raises, it costs twice a hit.
             names["find"] = names.pop("table").get
@@ -137,8 +144,15 @@ def generate(
     # Alone, None is no call key (see ``Node.key``).
     atomic = ATOMIC - {type(None)} if single else ATOMIC
     bind(**_BUILTINS, fn=fn, defaults=defaults, atomic=atomic, enter=current.set)
-    exec(compile(source, filename, "exec"), space)  # noqa: S102 - made from a signature alone, as dataclasses do
-    return Generated(space[own["wrapper"]], space[own["values"]], space[own["call"]], bind)
+    wrapper = write(space, "", f"<cachecraft {label}>")
+    plain = wrapper.__code__
+
+    @functools.cache
+    def near() -> Callable[..., Any]:
+        # Another code for the same wrapper: who has no near cache does not pay for looking whether it is proven.
+        return write(dict(space), f" < {own['fence']}.until", f"<cachecraft {label}, near>")
+
+    return Generated(wrapper, space[own["values"]], space[own["call"]], bind)
 
 
 def _free(name: str, taken: set[str]) -> str:

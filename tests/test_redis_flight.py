@@ -357,7 +357,7 @@ def test_patience_ends_and_the_caller_loads_for_itself_without_storing(
     g = other.cached(ttl=60, key="n:{number}", wait=0.05)(colour.loader(lambda number: "impatient"))
     # Both are called the same, as the same function in two processes would be.
     g.__cachecraft__.function().own = f.__cachecraft__.function().own
-    g.__cachecraft__.function()._standing = f.__cachecraft__.function()._standing
+    g.__cachecraft__.function().standing = f.__cachecraft__.function().standing
     leader = colour.start(f, 1)
     load.gate.reached()
     assert colour.start(g, 1).result(PATIENCE) == "impatient"

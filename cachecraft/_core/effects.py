@@ -60,11 +60,13 @@ class Join(Effect[float]):
 
 @dataclass(slots=True, frozen=True)
 class Sleep(Effect[None]):
-    """Wait for so many seconds."""
+    """Wait for so many seconds, or until the bell rings."""
 
     seconds: float
     flight: Flight | None = None
     """The flight that goes on when they are over."""
+    bell: Flight | None = None
+    """Ends the wait when it ends."""
 
 
 @dataclass(slots=True, frozen=True)

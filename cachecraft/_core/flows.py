@@ -23,12 +23,14 @@ from cachecraft._core import flights
 from cachecraft._core.effects import Flow, Join, Reading, Sleep
 from cachecraft._core.entry import MISSING, Verdict
 from cachecraft._core.errors import BackendError
-from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
+from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
 from cachecraft._core.load import lead, load_alone, share
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import refresh_behind, with_grace
-from cachecraft._core.sight import RemotePlace, Seek, Sight, Won, acquire, fetch, look, off_the_board
+from cachecraft._core.sight import Fill, RemotePlace, Seek, Sight, Won, acquire, fetch, look, off_the_board
 
+_BACKSTOP: Final = 0.25
+"""Seconds between two looks of one who would be told: whoever dies tells nobody."""
 _FIRST_PAUSE: Final = 0.002
 _PAUSE: Final = 0.1
 _SLOWING: Final = 0.2
@@ -43,8 +45,12 @@ _ALONE: Final = object()
 
 def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
     """Answer a call: with what is kept if that may be served, else with what the loader returns."""
+    return (yield from sought(place, place.seek(values), run))
+
+
+def sought(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
+    """As ``recall``."""
     arrived = place.clock()
-    seek = place.seek(values)
     decision = yield from _decide(place, seek, run, arrived)
     # The loader runs out here, where its own errors cannot be mistaken for the store's.
     if isinstance(decision, Won):
@@ -108,7 +114,14 @@ def _serve(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Any]:
     if sight.verdict is not Verdict.FRESH:
         yield from refresh_behind(place, seek, sight, run)
         place.tally.stale += sight.verdict is Verdict.STALE
+    elif seek.fill is not None:
+        _keep_near(seek.fill, sight)
     return sight.take
+
+
+def _keep_near(fill: Fill, sight: Sight) -> None:
+    if sight.take is not None and sight.left is not None and sight.reason != "error":
+        fill.found(sight.take(), sight.tags, sight.left, sight.cost)
 
 
 def _joinable(place: RemotePlace, sight: Sight, arrived: float) -> Flight | None:
@@ -161,12 +174,17 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
         return patience, None
     watch = place.watches[token] = Flight.of(token, place.clock())
     watch.lookup = asked
+    bell = place.bell(token)
+    told = False
     try:
         while patience > 0:
-            nap = max(_FIRST_PAUSE, min(_SLOWING * (place.clock() - watch.began), _PAUSE))
+            nap = _BACKSTOP if told else max(_FIRST_PAUSE, min(_SLOWING * (place.clock() - watch.began), _PAUSE))
             nap = min(nap * (0.5 + 0.5 * place.random()), patience)
-            yield from Sleep(nap, watch)
+            rings = bell is not None and bell.state == FLYING
+            yield from Sleep(nap, watch, bell if rings else None)
             patience -= nap
+            # Before we look again, not after it: a load that ends once we have looked is then heard to end.
+            told = rings and bell.heard and bell.state == FLYING
             reading = yield from asked
             seen = place.judge(seek, asked.tags, reading)
             if seen.more is not None:
@@ -177,6 +195,8 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
                 return patience, seen
         return 0.0, None
     finally:
+        if bell is not None:
+            place.unhang(bell)
         place.watches.pop(token, None)
         if watch.state != LANDED:
             watch.settle(ABANDONED, None)
@@ -184,11 +204,17 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
 
 def peek(place: RemotePlace, values: Any) -> Flow[Any]:
     """The value that is kept, or ``MISSING``; never loads."""
-    seek = place.seek(values)
+    return (yield from glimpsed(place, place.seek(values)))
+
+
+def glimpsed(place: RemotePlace, seek: Seek) -> Flow[Any]:
+    """As ``peek``."""
     try:
         sight = yield from look(place, seek)
     except BackendError as error:
         place.failed(error)
         return MISSING
     served = sight.verdict in (Verdict.FRESH, Verdict.EARLY, Verdict.STALE) and sight.reason != "error"
+    if seek.fill is not None and sight.verdict is Verdict.FRESH:
+        _keep_near(seek.fill, sight)
     return sight.take() if served and sight.take is not None else MISSING

@@ -12,10 +12,11 @@ from cachecraft._core.ports import Run
 from cachecraft._core.sight import RemotePlace, Won, off_the_board, spared
 
 
-def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -> Flow[Any]:
+def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None, replaces: bool = False) -> Flow[Any]:
     """Run the loader under a lease, then store what it returned if the lease still stands.
 
     ``held`` is what the store must find, where it is not the placeholder: the entry that is being refreshed.
+    ``replaces`` says that it is still good, and that near caches may hold it.
     """
     flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
     flight.kind = place.schema
@@ -23,7 +24,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None) -
     try:
         value = yield from _fly(place, flight, run)
         try:
-            yield from store(place, won, value, flight.took, held or won.held)
+            yield from store(place, won, value, flight.took, held or won.held, replaces=replaces)
         except BackendError as error:
             place.failed(error)
         except GeneratorExit:
@@ -82,29 +83,34 @@ def _ended(place: RemotePlace, flight: Flight) -> None:
     place.tally.load_time += flight.took
 
 
-def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes) -> Flow[bool]:
+def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *, replaces: bool = False) -> Flow[bool]:
     """Keep a value where ``held`` still stands. Answers whether it is kept."""
     seek = won.seek
     tags, stamps = seek.tags, won.stamps[: len(seek.tags)]
-    packed = None
+    packed, made = None, tags
     if not seek.watched:
         packed = place.pack(seek, tags, stamps, won.token, value, cost)
     elif (tagged := place.tags_of_result(seek, value)) is not None:
-        made = tuple(tag for tag in tagged if tag not in tags)
-        later = yield from Stamp(made + seek.watched, tuple(place.token() for _ in made + seek.watched))
+        more = tuple(tag for tag in tagged if tag not in tags)
+        later = yield from Stamp(more + seek.watched, tuple(place.token() for _ in more + seek.watched))
         # The watched stamp falls with every tag: if it still stands, no tag fell while the loader ran.
-        if later[len(made) :] != won.stamps[len(seek.tags) :] or None in later:
+        if later[len(more) :] != won.stamps[len(seek.tags) :] or None in later:
             place.tally.store_lost += 1
         else:
-            known = tuple(stamp for stamp in later[: len(made)] if stamp is not None)
-            packed = place.pack(seek, tags + made, stamps + known, won.token, value, cost)
+            known = tuple(stamp for stamp in later[: len(more)] if stamp is not None)
+            made = tags + more
+            packed = place.pack(seek, made, stamps + known, won.token, value, cost)
     if packed is None:
         if held == won.held:
             yield from Release(seek.key, held)
         return False
     entry, ttl = packed
-    stored = yield from Store(seek.key, held, entry, ttl)
+    if seek.fill is not None:
+        seek.fill.asked()
+    stored = yield from Store(seek.key, held, entry, ttl, replaces)
     place.tally.store_lost += not stored
+    if stored and seek.fill is not None:
+        seek.fill.found(value, made, ttl - place.policy.keep, cost)
     return stored
 
 

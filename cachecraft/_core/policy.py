@@ -148,6 +148,7 @@ class Policy:
     cache_errors: Remembered | None = None
     isolate: bool | None = None
     version: str | None = None
+    near: bool = True
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Policy:
@@ -280,6 +281,12 @@ def _tristate(value: object, option: str) -> bool | None:
     raise OptionTypeError(f"{option}={value!r} must be None (containers are the caller's own), True or False")
 
 
+def _yes_or_no(value: object, option: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise OptionTypeError(f"{option}={value!r} must be True or False; how much is held near is for Cache(near=...)")
+
+
 def _version(value: object, option: str) -> str | None:
     if value is None:
         return None
@@ -303,4 +310,5 @@ _CHECKS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "cache_errors": _errors,
     "isolate": _tristate,
     "version": _version,
+    "near": _yes_or_no,
 }

@@ -7,7 +7,7 @@ removes or replaces that makes them void, so an invalidation need not know who e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
@@ -27,6 +27,19 @@ _REMEMBERED: Final = 10_000
 """Of so many keys, what more there was to read."""
 
 
+class Fill(Protocol):
+    """What a near cache wants to know of a call that it could not answer."""
+
+    def asked(self) -> None:
+        """Redis is about to be asked: what it will tell is at least as old as this moment."""
+
+    def proposes(self, tags: Iterable[str]) -> None:
+        """These stamps are about to be made, by this call and for this load: that is no invalidation."""
+
+    def found(self, value: Any, tags: tuple[str, ...], left: float, cost: float) -> None:
+        """This stands in Redis, for so many seconds from ``asked`` on."""
+
+
 @dataclass(slots=True)  # these two are made for each call: frozen, they would cost a hit a microsecond
 class Seek:
     """One call on its way: the key, the tags an entry must carry, and those to read beside them before a load."""
@@ -37,6 +50,8 @@ class Seek:
     watched: tuple[str, ...] = ()
     beside: str | None = None
     """The key of another release's entry, where this is kept aside of it; it is the first of the tags."""
+    fill: Fill | None = None
+    """The near cache's, where what is found is to be kept there too."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -62,6 +77,10 @@ class Sight:
     """It takes another reading: with these tags too, or of the place aside."""
     reason: str = "absent"
     cost: float = 0.0
+    left: float | None = None
+    """Seconds to the end of its ttl, where that was asked for."""
+    tags: tuple[str, ...] = ()
+    """Those the entry carries."""
 
     @property
     def stamps(self) -> tuple[bytes | None, ...]:
@@ -106,6 +125,8 @@ class RemotePlace(Protocol):
     def copier(self, value: Any) -> Callable[[Any], Any] | None: ...
     def failed(self, error: BaseException) -> None: ...
     def refuse(self, error: Exception) -> None: ...
+    def bell(self, token: bytes) -> Any: ...
+    def unhang(self, bell: Any) -> None: ...
     def may_refresh(self, key: str) -> bool: ...
     def rest(self, key: str, seconds: float) -> None: ...
 
@@ -125,7 +146,10 @@ class Won:
 
 
 def fetch(place: RemotePlace, seek: Seek, more: tuple[str, ...] = ()) -> Fetch:
-    return Fetch(seek.key, seek.tags + seek.watched + more, place.aged, place.aside(seek.key))
+    if seek.fill is None:
+        return Fetch(seek.key, seek.tags + seek.watched + more, place.aged, place.aside(seek.key))
+    seek.fill.asked()
+    return Fetch(seek.key, seek.tags + seek.watched + more, True, place.aside(seek.key))
 
 
 def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
@@ -146,18 +170,31 @@ def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
             return Sight(seek, reading, reason="tags")
 
 
-def acquire(place: RemotePlace, seek: Seek, seen: Reading) -> Flow[Won | Reading]:
-    """Put a placeholder where what was seen still stands. If it does not, answer what does."""
+def acquire(place: RemotePlace, seek: Seek, seen: Reading, *, replaces: bool = False) -> Flow[Won | Reading]:
+    """Put a placeholder where what was seen still stands. If it does not, answer what does.
+
+    ``replaces`` says that a good entry may stand there.
+    """
     read = seen.stamps[: len(seek.wanted)]
     stamps = tuple(stamp or place.token() for stamp in read)
     won = Won(seek, place.token(), stamps)
     missing = tuple(stamp is None for stamp in read)
+    if seek.fill is not None:
+        seek.fill.proposes(tag for tag, absent in zip(seek.wanted, missing, strict=True) if absent)
     # On the board before the placeholder can be seen: who sees it here joins, rather than take it for another's.
     _board(place, won)
     reading: Reading | None = seen
     try:
         reading = yield from Acquire(
-            seek.key, handle(seen.slot), won.token, seek.wanted, stamps, missing, place.policy.lease, seek.beside
+            seek.key,
+            handle(seen.slot),
+            won.token,
+            seek.wanted,
+            stamps,
+            missing,
+            place.policy.lease,
+            seek.beside,
+            replaces,
         )
     except BackendRefused:
         # Of several commands, so that the lease may be ours: nobody would load under it.
@@ -175,6 +212,8 @@ def acquire(place: RemotePlace, seek: Seek, seen: Reading) -> Flow[Won | Reading
     finally:
         if reading is not None:
             off_the_board(place, won.token)
+            if seek.fill is not None:
+                seek.fill.proposes(())
     return won if reading is None else reading
 
 

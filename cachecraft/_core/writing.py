@@ -35,13 +35,13 @@ def renew(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
         won, held = None, b""
     if won is None:
         return (yield from load_alone(place, run))
-    return (yield from lead(place, won, run, held=held or None))
+    return (yield from lead(place, won, run, held=held or None, replaces=bool(held)))
 
 
 def _seize(place: RemotePlace, seek: Seek, reading: Reading) -> Flow[Won | None]:
     """Put our placeholder there whatever is there; a load under way then stores nothing."""
     for _ in range(_TRIES):
-        found = yield from acquire(place, seek, reading)
+        found = yield from acquire(place, seek, reading, replaces=True)
         if isinstance(found, Won):
             off_the_board(place, found.token)  # a write is no load to join
             return found

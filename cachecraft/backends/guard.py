@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 from cachecraft._core.effects import Acquire, Delete, Release, Remote, Store, Sweep
@@ -64,6 +64,8 @@ class Guard:
         self._loud = loud
         """Whether an invalidation that must wait is an error to its caller."""
         self._prefixes: list[str] = []
+        self.changed: Callable[[Remote[Any]], None] | None = None
+        """Told of each effect that changes something, before and after it."""
         self.breaker = breaker or Breaker()
         self.journal = journal or Journal(lambda: [prefix + ROOT for prefix in self._prefixes])
         self._orphans: deque[Release] = deque(maxlen=_ORPHANS)
@@ -85,22 +87,34 @@ class Guard:
     # -- effects ---------------------------------------------------------------------------------------------
 
     def perform(self, effect: Remote[Any]) -> Any:
+        changed = self.changed if effect.settles else None
+        if changed is not None:
+            changed(effect)
         try:
             if self.breaker.open or self.journal:
                 self._admit(effect)
             answer = self.backend.perform(effect)
         except BaseException as error:
             return self._failed(effect, error)
+        finally:
+            if changed is not None:
+                changed(effect)
         self.breaker.succeeded()
         return answer
 
     async def aperform(self, effect: Remote[Any]) -> Any:
+        changed = self.changed if effect.settles else None
+        if changed is not None:
+            changed(effect)
         try:
             if self.breaker.open or self.journal:
                 self._admit(effect)
             answer = await self.backend.aperform(effect)
         except BaseException as error:
             return self._failed(effect, error)
+        finally:
+            if changed is not None:
+                changed(effect)
         self.breaker.succeeded()
         return answer
 

@@ -66,6 +66,30 @@ def copier(value: Any, isolate: bool | None) -> Copier | None:
     return None if _copy(value, {}) is value else own
 
 
+def copier_of_decoded(value: Any, isolate: bool | None) -> Copier | None:
+    """As ``copier``, for what came out of bytes: its caller was to have all of it, so what is opaque is copied too."""
+    return copier(value, True if isolate is None and _opaque(value) else isolate)
+
+
+def _opaque(value: Any) -> bool:
+    """Whether some part of it is neither immutable nor a container or dataclass."""
+    todo, seen = [value], set[int]()
+    while todo:
+        each = todo.pop()
+        if type(each) in SHARED or isinstance(each, enum.Enum) or id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, dict):
+            todo += [*each, *each.values()]
+        elif isinstance(each, (*_SEQUENCES, bytearray)):
+            todo += each
+        elif dataclasses.is_dataclass(each):
+            todo += [getattr(each, field.name, None) for field in dataclasses.fields(each)]
+        else:
+            return True
+    return False
+
+
 def own(value: Any) -> Any:
     """A copy whose containers and dataclasses are the caller's alone; opaque objects inside stay shared."""
     return _copy(value, {})

@@ -105,6 +105,27 @@ class Line:
             replies.append(reply)
         return replies
 
+    # -- for a connection on which there is more to hear than answers ---------------------------------------
+
+    def fileno(self) -> int:
+        return int(self._socket.fileno())
+
+    def send(self, commands: Sequence[Command]) -> None:
+        """Send commands without waiting for their replies."""
+        self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))
+
+    def receive(self) -> list[Any]:
+        """What has come, replies and pushes, as far as it is complete. Blocks where nothing has."""
+        while True:
+            data = self._socket.recv(_PIECE)
+            if not data:
+                raise redis.ConnectionError("the server closed the connection")
+            self._reader.feed(data)
+            # What TLS has decrypted already, ``poll`` does not know of.
+            if not getattr(self._socket, "pending", int)():
+                break
+        return list(iter(self._reader.gets, False))
+
     def is_usable(self) -> bool:
         """Whether nothing has come unasked: a reply to somebody else's question, or the end of the connection."""
         return not self._unread.poll(0)

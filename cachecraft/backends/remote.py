@@ -33,6 +33,7 @@ from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease, Run
 from cachecraft._core.sight import ASIDE, Seek, Sight
 from cachecraft._core.tally import Tally
+from cachecraft.backends.hearing import Bell
 from cachecraft.backends.isolation import Copier, copier
 from cachecraft.backends.redis import ROOT
 from cachecraft.backends.remembered import dumped
@@ -82,7 +83,7 @@ class Remote:
         """It has met such an entry, so from now on each reading covers both places."""
         #: What is stored by hand belongs to no function, and whatever is there can be looked at by hand.
         self.by_hand = subject.by_hand
-        self._standing: tuple[str, ...] = (prefix + ROOT,) if self.by_hand else (prefix + ROOT, self.own)
+        self.standing: tuple[str, ...] = (prefix + ROOT,) if self.by_hand else (prefix + ROOT, self.own)
         self._watched = (prefix + ANY,) if subject.tag_maker is not None else ()
         self.flights: dict[bytes, Flight] = keeper.flights
         self.leading: dict[tuple[str, tuple[str, ...]], Flight] = keeper.leading
@@ -100,7 +101,7 @@ class Remote:
                 " identity, and in Redis entries outlive objects; give key= (such as 'item:{self.id}'), define"
                 " __cache_key__(), or make it a frozen dataclass"
             )
-        tags = self._standing
+        tags = self.standing
         if subject.tags:
             tags += tuple(tag_key(self.prefix, tag) for tag in subject.rendered_tags(values))
         return Seek(subject.wire(self.prefix, values), tags, values, self._watched)
@@ -166,13 +167,13 @@ class Remote:
             log.debug("an entry of %s does not open: %s", self.subject.label, error)
             return Sight(seek, reading, reason="encryption")
         take = self.sealing.reader(entry, payload)
+        left = reading.left - entry.keep if reading.left is not None else None
         if not self.aged:
             verdict = Verdict.FRESH
         else:
             policy = self.policy
-            left = (reading.left if reading.left is not None else 0.0) - entry.keep
             verdict = judge(
-                left,
+                left if left is not None else -entry.keep,
                 stale=policy.stale,
                 grace=policy.grace,
                 ahead=policy.refresh_ahead,
@@ -181,7 +182,7 @@ class Remote:
                 random=self.random() if policy.beta else 0.0,
             )
         reason = "error" if entry.flags & FAILURE else "expired"
-        return Sight(seek, reading, verdict, take, reason=reason, cost=entry.cost)
+        return Sight(seek, reading, verdict, take, reason=reason, cost=entry.cost, left=left, tags=entry.tags)
 
     def token(self) -> bytes:
         return os.urandom(TOKEN)
@@ -196,6 +197,14 @@ class Remote:
 
     def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Lease:
         return self.keeper.heart.hold(key, held, lease, flight)
+
+    def bell(self, token: bytes) -> Bell | None:
+        listener = self.keeper.listener
+        return listener.bell(self.prefix, token) if listener is not None else None
+
+    def unhang(self, bell: Bell) -> None:
+        if self.keeper.listener is not None:
+            self.keeper.listener.unhang(bell)
 
     # -- making entries --------------------------------------------------------------------------------------
 
@@ -292,7 +301,7 @@ class Remote:
 
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> Remote:
         twin = Remote(self.keeper, self.subject, policy, self.tally, self.prefix, self.serializer, self.schema)
-        twin._standing = (*self._standing, *(tag_key(self.prefix, tag) for tag in tags))
+        twin.standing = (*self.standing, *(tag_key(self.prefix, tag) for tag in tags))
         return twin
 
     def __repr__(self) -> str:

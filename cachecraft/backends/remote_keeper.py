@@ -22,6 +22,7 @@ from cachecraft._core.ports import Backend
 from cachecraft._core.tally import Tally
 from cachecraft.backends.claims import Claims
 from cachecraft.backends.heart import Heart
+from cachecraft.backends.listener import Listener
 from cachecraft.backends.redis import ROOT
 from cachecraft.backends.remote import ANY, Remote, tag_key
 from cachecraft.serializers import Serializer, fingerprint
@@ -32,10 +33,13 @@ log: Final = logging.getLogger("cachecraft")
 class RemoteKeeper:
     """Keeps the entries of a whole cache in Redis."""
 
-    def __init__(self, settings: Any, backend: Backend, serializer: Serializer) -> None:
+    def __init__(
+        self, settings: Any, backend: Backend, serializer: Serializer, listener: Listener | None = None
+    ) -> None:
         self.settings = settings
         self.backend = backend
         self.serializer = serializer
+        self.listener = listener
         self.heart = Heart(backend.perform)
         self.flights: dict[bytes, Flight] = {}
         self.leading: dict[tuple[str, tuple[str, ...]], Flight] = {}
@@ -106,10 +110,14 @@ class RemoteKeeper:
         for each in (self.flights, self.leading, self.watches, self.refreshing, self.resting):
             each.clear()
         self.heart.after_fork()
+        if self.listener is not None:
+            self.listener.after_fork()
         self.backend.after_fork()
 
     def close(self) -> None:
         self.heart.close()
+        if self.listener is not None:
+            self.listener.leave(self.backend)
 
     def __repr__(self) -> str:
         return f"<RemoteKeeper {self.backend!r}>"

@@ -73,12 +73,12 @@ class Lookup:
 class Table:
     """What memory holds for one function."""
 
-    def __init__(self, memory: Memory, subject: Subject, prefix: str) -> None:
+    def __init__(self, memory: Memory, subject: Subject, prefix: str, *, shared: bool = True) -> None:
         self.memory = memory
         self.subject = subject
         self.prefix = prefix
         #: Functions whose keys the user wrote share their entries and their loads; not with those of other versions.
-        self.shared = subject.explicit and subject.version is None
+        self.shared = shared and subject.explicit and subject.version is None
         self.shelf = Shelf(self, memory.names if self.shared else {})
         #: Nodes by call key, by ``id`` of the object they belong to: what the wrapper of a method looks into.
         self.owners: dict[int, dict[Any, Node]] = {}
@@ -97,8 +97,8 @@ class Table:
 
     # -- finding ---------------------------------------------------------------------------------------------
 
-    def lookup(self, values: Values) -> Lookup:
-        """Work out the names of a call.
+    def lookup(self, values: Values, wire: str | None = None) -> Lookup:
+        """Work out the names of a call; ``wire`` where that is known already.
 
         Raises:
             UnkeyableError: an argument has no stable identity.
@@ -109,7 +109,8 @@ class Table:
         key, kind = subject.call_key(values)
         if (subject.owned and owner is None) or not _atomic(key, kind) or subject.maker or subject.vary:
             key, kind = NO_KEY, None
-        wire = subject.wire(self.prefix, values, shelf.serial or None) if key is NO_KEY or self.wired else None
+        if wire is None and (key is NO_KEY or self.wired):
+            wire = subject.wire(self.prefix, values, shelf.serial or None)
         return Lookup(self, shelf, values, key, kind, wire)
 
     def shelf_of(self, owner: object) -> Shelf:

@@ -67,7 +67,9 @@ def _store_over_any_entry(effect: Store) -> list[Any]:
     return _store_anyhow(effect) if effect.held[:1] == ENTRY else PLANS[Store].commands(effect)
 
 
-def _stamps_after_the_load(place: Any, won: Won, value: Any, cost: float, held: bytes) -> Flow[bool]:
+def _stamps_after_the_load(
+    place: Any, won: Won, value: Any, cost: float, held: bytes, *, replaces: bool = False
+) -> Flow[bool]:
     seek = won.seek
     now = yield from Stamp(seek.tags, tuple(place.token() for _ in seek.tags))
     if None in now:
@@ -76,7 +78,9 @@ def _stamps_after_the_load(place: Any, won: Won, value: Any, cost: float, held: 
     return (yield from Store(seek.key, held, *packed))
 
 
-def _tags_of_the_result_unwatched(place: Any, won: Won, value: Any, cost: float, held: bytes) -> Flow[bool]:
+def _tags_of_the_result_unwatched(
+    place: Any, won: Won, value: Any, cost: float, held: bytes, *, replaces: bool = False
+) -> Flow[bool]:
     seek = won.seek
     made = place.tags_of_result(seek, value)
     stamps = yield from Stamp(made, tuple(place.token() for _ in made))

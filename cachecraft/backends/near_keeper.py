@@ -1,0 +1,296 @@
+"""What of Redis this process holds in memory, and until when it may serve it.
+
+An entry is served from here only while it is proven that all invalidations up to ``max_staleness`` seconds ago have
+been heard (``Fence``). It is held only if none was heard since before Redis was asked for it (``NearFill``). It hears
+from the ``listener``, and knows neither connections nor loads.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence, Set
+from dataclasses import replace
+from math import inf
+from typing import Any
+
+from cachecraft._core.calls import Subject
+from cachecraft._core.effects import Acquire, Delete, Flow, Join, Remote, Store, Sweep
+from cachecraft._core.flights import FLYING, LANDED, Flight
+from cachecraft._core.keys import matcher
+from cachecraft._core.policy import Policy
+from cachecraft._core.sight import ASIDE
+from cachecraft._core.tally import Tally
+from cachecraft.backends.commands import prefix_in
+from cachecraft.backends.listener import Listener
+from cachecraft.backends.local import Local
+from cachecraft.backends.memory import Memory
+from cachecraft.backends.near import GREETING, NearFill, NearPlace
+from cachecraft.backends.nodes import Named
+from cachecraft.backends.redis import ROOT
+from cachecraft.backends.remote import ANY
+from cachecraft.backends.remote import Remote as RemotePlace
+from cachecraft.backends.remote_keeper import RemoteKeeper
+from cachecraft.backends.table import Table
+
+
+class Fence:
+    """Until when entries may be served from here. Each hit looks at it."""
+
+    __slots__ = ("until",)
+
+    def __init__(self) -> None:
+        self.until = -inf
+
+
+class NearKeeper:
+    """Keeps entries in Redis, and near. It is the ``Ear`` that hears of their end."""
+
+    def __init__(self, remote: RemoteKeeper, memory: Memory, listener: Listener, staleness: float) -> None:
+        self.remote = remote
+        self.memory = memory
+        self.clock = memory.clock
+        self.fence = Fence()
+        self.staleness = staleness
+        self.prefixes: list[str] = []
+        self._listener = listener
+        self._fills: dict[str, NearFill] = {}
+        """By wire key; guarded, as all that follows, by the memory's lock."""
+        self._listening = False
+        self._greeting: Flight | None = None
+        self._deaf_since: float | None = None
+        self._deaf = 0.0
+        self.received = 0
+        """Keys, patterns and stamps that were heard to be gone."""
+        self.drops: Counter[str] = Counter()
+        """Entries that had to go, by reason."""
+        self._places: weakref.WeakSet[NearPlace] = weakref.WeakSet()
+
+    def function(
+        self,
+        subject: Subject,
+        policy: Policy,
+        tally: Tally,
+        prefix: str,
+        *,
+        fn: Callable[..., Any] | None = None,
+        serializer: Any = None,
+    ) -> NearPlace | RemotePlace:
+        remote = self.remote.function(subject, policy, tally, prefix, fn=fn, serializer=serializer)
+        if not policy.near:
+            return remote
+        table = Table(self.memory, subject, prefix, shared=False)
+        with self.memory.lock:
+            table.index()
+        # Whatever is not simply fresh is for Redis to judge.
+        local = Local(table, replace(policy, stale=0.0, grace=0.0, refresh_ahead=0.0, beta=0.0), tally)
+        local.quick = False
+        table.bury_with(local)
+        place = NearPlace(self, local, remote)
+        with self.memory.lock:
+            self._places.add(place)
+            if prefix not in self.prefixes:
+                self.prefixes = [*self.prefixes, prefix]
+                self.lost()  # until that is listened to as well
+        if self._greeting is not None:
+            self._listener.wake()
+        return place
+
+    # -- serving and filling ---------------------------------------------------------------------------------
+
+    @property
+    def open(self) -> bool:
+        """Whether what is held here may be served."""
+        return self.clock() < self.fence.until
+
+    def greet(self) -> Flight | None:
+        """Begin to listen, if that is yet to be done; what the first callers may wait for."""
+        greeting = self._greeting
+        if greeting is None:
+            with self.memory.lock:
+                greeting = self._greeting
+                if greeting is None:
+                    greeting = self._greeting = Flight.of("greeting", self.clock())
+                    self._deaf_since = self.clock()
+            self._listener.attach(self)
+        late = self.clock() - greeting.began > GREETING
+        return greeting if greeting.state == FLYING and not late else None
+
+    def put_on(self, fill: NearFill) -> NearFill | None:
+        """Put it on the board. ``None`` if nothing is to be held now: another call is at it, or nothing is heard."""
+        with self.memory.lock:
+            if not self._listening or self._fills.setdefault(fill.wire, fill) is not fill:
+                return None
+        return fill
+
+    def take_off(self, fill: NearFill) -> None:
+        with self.memory.lock:
+            if self._fills.get(fill.wire) is fill:
+                del self._fills[fill.wire]
+
+    def hold(self, fill: NearFill, node: Named, tags: tuple[str, ...]) -> None:
+        with self.memory.lock:
+            if fill.void or not fill.heard.isdisjoint(tags):
+                self.drops["while it was read"] += 1
+            elif node.size <= self.memory.bound.largest and node.expires > self.clock():
+                fill.place.table.put(node)
+
+    # -- what is heard (see ``hearing.Ear``), and what this process itself invalidates -----------------------
+
+    def begun(self, prefixes: Set[str]) -> None:
+        with self.memory.lock:
+            self._forget_all("listener")
+            self._listening = set(self.prefixes) <= prefixes
+            if not self._listening:
+                return
+            if self._deaf_since is not None:
+                self._deaf += self.clock() - self._deaf_since
+                self._deaf_since = None
+        greeting = self._greeting
+        if greeting is not None and greeting.state == FLYING:
+            greeting.settle(LANDED, None)
+
+    def proved(self, sent: float) -> None:
+        with self.memory.lock:
+            if self._listening:
+                self.fence.until = max(self.fence.until, sent + self.staleness)
+
+    def lost(self) -> None:
+        with self.memory.lock:
+            self.fence.until = -inf
+            if self._listening:
+                self._deaf_since = self.clock()
+            self._listening = False
+            self._forget_all("listener")
+
+    def flushed(self) -> None:
+        self.received += 1
+        with self.memory.lock:
+            self._forget_all("flush")
+
+    def stamps_changed(self, keys: Sequence[str]) -> None:
+        self.received += len(keys)
+        with self.memory.lock:
+            for key in keys:
+                self._forget_stamp(key, pushed=True)
+
+    def gone(self, prefix: str, pattern: str | None, keys: Sequence[str]) -> None:
+        self.received += len(keys) if pattern is None else 1
+        with self.memory.lock:
+            if pattern is not None:
+                self._forget_pattern(prefix, pattern)
+            for key in keys:
+                self._forget_key(key)
+
+    def forget(self, effect: Remote[Any]) -> None:
+        """What this process itself is about to change in Redis, or has just changed."""
+        with self.memory.lock:
+            if isinstance(effect, Delete):
+                for key in effect.keys:
+                    if key[len(prefix_in(key)) :].startswith("~"):
+                        self._forget_stamp(key, pushed=False)
+                    else:
+                        self._forget_key(key)
+            elif isinstance(effect, Sweep):
+                self._forget_pattern(effect.prefix, effect.pattern)
+            elif isinstance(effect, (Acquire, Store)) and effect.replaces:
+                self._forget_key(effect.key)
+
+    # -- the caller holds the lock ---------------------------------------------------------------------------
+
+    def _void(self, concerned: Callable[[NearFill], bool]) -> None:
+        for wire, fill in list(self._fills.items()):
+            if concerned(fill):
+                fill.void = True
+                del self._fills[wire]
+
+    def _forget_key(self, key: str) -> None:
+        wire = key.partition(ASIDE)[0]
+        fill = self._fills.pop(wire, None)
+        if fill is not None:
+            fill.void = True
+        self.drops["key"] += self.memory.invalidate_key(wire)
+
+    def _forget_pattern(self, prefix: str, pattern: str) -> None:
+        matches = matcher(prefix + pattern)
+        self._void(lambda fill: matches(fill.wire))
+        self.drops["pattern"] += self.memory.invalidate_pattern(prefix, pattern)
+
+    def _forget_stamp(self, key: str, *, pushed: bool) -> None:
+        for fill in list(self._fills.values()):
+            if pushed and key in fill.creates:
+                fill.creates.discard(key)
+            elif key in fill.tags:
+                self._void(lambda each, fill=fill: each is fill)  # type: ignore[misc]  # bound now
+            else:
+                fill.heard.add(key)
+        prefix = prefix_in(key)
+        name = key[len(prefix) :]
+        if name == ROOT:
+            self.drops["namespace"] += self._forget_places(lambda place: place.table.prefix == prefix)
+        elif name.startswith("~fn:"):
+            self.drops["function"] += self._forget_places(lambda place: place.remote.own == key)
+            self.drops["function"] += self.memory.invalidate_tags([key])  # read by hand, they carry it as a tag
+        elif key != prefix + ANY:
+            self.drops["tag"] += self.memory.invalidate_tags([key])
+
+    def _forget_places(self, concerned: Callable[[NearPlace], bool]) -> int:
+        return self.memory.invalidate_tables([place.table for place in list(self._places) if concerned(place)])
+
+    def _forget_all(self, reason: str) -> None:
+        self._void(lambda _: True)
+        self.drops[reason] += self.memory.invalidate_tables(list(self.memory.tables))
+
+    # -- for the whole cache ---------------------------------------------------------------------------------
+
+    def barrier(self, patience: float) -> Flow[None]:
+        """From here on nothing is served that had been invalidated before, by whomever."""
+        if not self._listening:
+            return  # and nothing is held
+        asked = self.clock()
+        proof = self._listener.prove()
+        yield from Join(proof, patience)
+        with self.memory.lock:
+            if self.fence.until < asked + self.staleness:
+                # Not proved in time: then what is held is not served until it is.
+                self._forget_all("barrier")
+
+    def delete(self, wire: str) -> Flow[int]:
+        return self.remote.delete(wire)
+
+    def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
+        return self.remote.sweep(prefix, pattern, progress)
+
+    def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
+        return self.remote.untag(prefix, tags)
+
+    def clear(self, prefixes: Iterable[str]) -> Flow[None]:
+        return self.remote.clear(prefixes)
+
+    def counters(self) -> dict[str, float]:
+        deaf = self._deaf + (self.clock() - self._deaf_since if self._deaf_since is not None else 0.0)
+        return {
+            "near_entries": len(self.memory),
+            "near_evictions": self.memory.bound.evictions,
+            "near_received": self.received,
+            "near_dropped": self.drops.total(),
+            "near_deaf_seconds": deaf,
+        }
+
+    def after_fork(self) -> None:
+        """In a forked child: empty, with a listener of its own."""
+        self.fence.until = -inf
+        self.memory.after_fork()
+        self._listening, self._greeting = False, None
+        self._fills.clear()
+        with self.memory.lock:
+            self._forget_all("fork")
+        self.remote.after_fork()
+
+    def close(self) -> None:
+        self.fence.until = -inf
+        self._listener.detach(self)
+        self.remote.close()
+
+    def __repr__(self) -> str:
+        return f"<NearKeeper {self.memory!r} over {self.remote!r}>"
