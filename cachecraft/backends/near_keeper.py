@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from cachecraft._core.calls import Subject
 from cachecraft._core.effects import Acquire, Delete, Flow, Join, Remote, Store, Sweep
@@ -32,6 +32,11 @@ from cachecraft.backends.remote import ANY
 from cachecraft.backends.remote import Remote as RemotePlace
 from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.backends.table import Table
+
+FAR: Final = dict.fromkeys(
+    ("near_hits", "near_entries", "near_evictions", "near_received", "near_dropped", "near_deaf_seconds"), 0.0
+)
+"""The counters where nothing is held near."""
 
 
 class Fence:
@@ -270,6 +275,7 @@ class NearKeeper:
     def counters(self) -> dict[str, float]:
         deaf = self._deaf + (self.clock() - self._deaf_since if self._deaf_since is not None else 0.0)
         return {
+            "near_hits": sum(table.hits for table in list(self.memory.tables)),
             "near_entries": len(self.memory),
             "near_evictions": self.memory.bound.evictions,
             "near_received": self.received,
