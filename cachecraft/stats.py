@@ -18,7 +18,8 @@ class Stats:
     ``journal`` (invalidations that have yet to reach Redis), ``journaled`` (all that ever had to wait),
     ``breaker_open`` (1 while Redis is not asked), ``breaker_opened`` (how often that came). And of the near cache:
     ``near_hits`` (among the ``hits``), ``near_entries``, ``near_evictions``, ``near_received`` (invalidations heard),
-    ``near_dropped`` (entries that went by them; ``drops`` tells why), ``near_deaf_seconds`` (time without a listener).
+    ``near_dropped`` (entries that went by them; ``near_dropped_key`` and so on tell why), ``near_deaf_seconds`` (time
+    without a listener).
     """
 
     __slots__ = ("_more", "_sources")

@@ -33,8 +33,25 @@ from cachecraft.backends.remote import Remote as RemotePlace
 from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.backends.table import Table
 
+_REASONS: Final = (
+    "key",
+    "pattern",
+    "tag",
+    "function",
+    "namespace",
+    "flush",
+    "listener",
+    "overtaken",
+    "barrier",
+    "fork",
+)
+"""Why entries had to go."""
 FAR: Final = dict.fromkeys(
-    ("near_hits", "near_entries", "near_evictions", "near_received", "near_dropped", "near_deaf_seconds"), 0.0
+    (
+        *("near_hits", "near_entries", "near_evictions", "near_received", "near_dropped", "near_deaf_seconds"),
+        *(f"near_dropped_{reason}" for reason in _REASONS),
+    ),
+    0.0,
 )
 """The counters where nothing is held near."""
 
@@ -136,7 +153,7 @@ class NearKeeper:
     def hold(self, fill: NearFill, node: Named, tags: tuple[str, ...]) -> None:
         with self.memory.lock:
             if fill.void or not fill.heard.isdisjoint(tags):
-                self.drops["while it was read"] += 1
+                self.drops["overtaken"] += 1
             elif node.size <= self.memory.bound.largest and node.expires > self.clock():
                 fill.place.table.put(node)
 
@@ -281,6 +298,7 @@ class NearKeeper:
             "near_received": self.received,
             "near_dropped": self.drops.total(),
             "near_deaf_seconds": deaf,
+            **{f"near_dropped_{reason}": self.drops[reason] for reason in _REASONS},
         }
 
     def after_fork(self) -> None:
