@@ -1,7 +1,8 @@
 """One connection on which Redis pushes what changes: what was said on it, and what an answer means.
 
-The answer to a ``PING`` comes behind all that was pushed before it, so it proves that whatever had been invalidated
-when the ``PING`` was *sent* has been heard. (Redis writes what a change pushes before it answers who made the change.)
+The answer to a *probe* comes behind all that was pushed before it, so it proves that whatever had been invalidated when
+the probe was *sent* has been heard. (Redis writes what a change pushes before it answers who made the change.) It is a
+deletion of what is never there rather than a ``PING``: a primary that was demoted would answer that, and hear nothing.
 It knows commands and who wants to hear; no thread, no entry and no function.
 """
 
@@ -17,8 +18,9 @@ import hiredis
 from cachecraft._core.flights import LANDED, Flight
 from cachecraft.backends.commands import Command, gone_channel, prefix_in, read_told
 from cachecraft.backends.lines import Line
+from cachecraft.backends.redis import PROBE
 
-PREFIX: Final = "~"
+_STAMPS: Final = "~"
 """What the names of stamps begin with, behind their namespace: only these are tracked."""
 
 
@@ -52,7 +54,7 @@ class Bell(Flight):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ping:
+class _Probe:
     """A question on its way."""
 
     sent: float
@@ -72,15 +74,15 @@ class Session:
         self._line = line
         self._prefixes: set[str] = set()
         self._channels: set[str] = set()
-        self._expected: deque[_Ping | None] = deque()
-        """The answers to come: to a ``PING``, or to something that need only have worked."""
+        self._expected: deque[_Probe | None] = deque()
+        """The answers to come: to a probe, or to something that need only have worked."""
         self._listening: set[Ear] = set()
         self.last = 0.0
-        """When the last ``PING`` was sent."""
+        """When the last probe was sent."""
 
     @property
     def waits_since(self) -> float | None:
-        """Since when the oldest ``PING`` waits for its answer."""
+        """Since when the oldest probe waits for its answer."""
         return next((each.sent for each in self._expected if each is not None), None)
 
     def say(
@@ -92,7 +94,7 @@ class Session:
         new = sorted({prefix for ear in ears for prefix in ear.prefixes} - self._prefixes)
         if new:
             self._prefixes.update(new)
-            words = [word for prefix in new for word in ("PREFIX", prefix + PREFIX)]
+            words = [word for prefix in new for word in ("PREFIX", prefix + _STAMPS)]
             commands += [("CLIENT", "TRACKING", "ON", "BCAST", *words), ("SUBSCRIBE", *map(gone_channel, new))]
             self._expected.append(None)
             for ear in ears:
@@ -108,9 +110,9 @@ class Session:
             commands.append(("UNSUBSCRIBE", *unwanted))
         self._channels = set(bells)
         if due or proofs or starts:
-            commands.append(("PING",))
+            commands.append(("UNLINK", min(self._prefixes) + PROBE) if self._prefixes else ("PING",))
             self._expected.append(
-                _Ping(now, {ear: ear.clock() for ear in ears}, starts, frozenset(self._prefixes), proofs)
+                _Probe(now, {ear: ear.clock() for ear in ears}, starts, frozenset(self._prefixes), proofs)
             )
             self.last = now
         if commands:
@@ -127,16 +129,16 @@ class Session:
                 self._pushed(reply, ears, bells)
             elif isinstance(reply, Exception):
                 raise reply
-            elif (ping := self._expected.popleft()) is not None:
-                self._answered(ping)
+            elif (probe := self._expected.popleft()) is not None:
+                self._answered(probe)
 
-    def _answered(self, ping: _Ping) -> None:
-        for ear in ping.starts:
-            ear.begun(ping.prefixes)
-        for ear, sent in ping.times.items():
+    def _answered(self, probe: _Probe) -> None:
+        for ear in probe.starts:
+            ear.begun(probe.prefixes)
+        for ear, sent in probe.times.items():
             if ear in self._listening:
                 ear.proved(sent)
-        for proof in ping.proofs:
+        for proof in probe.proofs:
             proof.settle(LANDED, None)
 
     def _pushed(self, push: list[Any], ears: list[Ear], bells: Mapping[str, Bell]) -> None:
