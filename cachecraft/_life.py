@@ -226,6 +226,7 @@ def _made(settings: Settings) -> tuple[Keeper, Driver]:
     dialling, near = _dialling(settings), settings.near
     guard = _guarded(settings, dialling)
     listener = listener_for(dialling, guard)
+    guard.changed = listener.changed
     remote, driver = RemoteKeeper(settings, guard, serializer, listener), Driver(guard, Crew())
     if near is None:
         return remote, driver
@@ -235,9 +236,7 @@ def _made(settings: Settings) -> tuple[Keeper, Driver]:
         clock=settings.clock,
         random=settings.random,
     )
-    keeper = NearKeeper(remote, memory, listener, near.staleness)
-    guard.changed = keeper.forget
-    return keeper, driver
+    return NearKeeper(remote, memory, listener, near.staleness), driver
 
 
 def _dialling(settings: Settings) -> Dialling:

@@ -209,6 +209,19 @@ def test_what_is_invalidated_elsewhere_leaves_by_itself(
     assert near.stats.near_received > 0
 
 
+@pytest.mark.parametrize("how", INVALIDATIONS)
+def test_it_is_gone_at_once_from_every_near_cache_of_the_process(
+    near: Cache, elsewhere: Cache, other: Cache, colour: Colour, source: Source, how: str
+) -> None:
+    """Whichever cache was told to invalidate it, and whether that has a near cache itself."""
+    f, g, h = (priced(cache, colour, source) for cache in (near, elsewhere, other))
+    for price, writer, told in ((2, near, f), (3, elsewhere, g), (4, other, h)):
+        assert held(f, colour, 1) == held(g, colour, 1) == price - 1
+        source.price = price
+        INVALIDATIONS[how](writer, told, colour)
+        assert colour(f(1)) == colour(g(1)) == price
+
+
 REPLACEMENTS: dict[str, Callable[[Any, Any, Any], object]] = {
     "set": lambda cache, f, colour: colour(f.set(9, 1)),
     "refresh": lambda cache, f, colour: colour(f.refresh(1)),

@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
+from cachecraft._core.effects import Remote
 from cachecraft._core.flights import LANDED, Flight
 from cachecraft.backends.commands import Command, gone_channel, prefix_in, read_told
 from cachecraft.backends.lines import Line
@@ -42,6 +43,9 @@ class Ear(Protocol):
     def stamps_changed(self, keys: list[str]) -> None: ...
     def gone(self, prefix: str, pattern: str | None, keys: list[str]) -> None: ...
     def flushed(self) -> None: ...
+    def changed(self, effect: Remote[Any]) -> None:
+        """This process itself is about to do this, or has just done it."""
+
     def lost(self) -> None:
         """From here on nothing is heard."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import tenacity
 
+from cachecraft._core.effects import Remote
 from cachecraft._core.errors import BackendTimeout, told
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
 from cachecraft.backends.commands import done_channel
@@ -60,7 +61,7 @@ class Listener:
     def attach(self, ear: Ear) -> None:
         with self._lock:
             if ear not in self._ears:
-                self._ears.append(ear)
+                self._ears = [*self._ears, ear]  # another list each time: ``changed`` takes no lock
         self.wake()
 
     def prove(self) -> Flight:
@@ -109,6 +110,11 @@ class Listener:
         except RuntimeError:  # no more threads, or the interpreter is ending; whoever comes next tries again
             self._thread = None
             self._abandon()
+
+    def changed(self, effect: Remote[Any]) -> None:
+        """This process is about to do this, or has just done it: its near caches do not wait until they hear of it."""
+        for ear in self._ears:
+            ear.changed(effect)
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -165,7 +171,7 @@ class Listener:
         except Exception as error:  # whatever it is, nothing is heard any more
             self._complain(error)
         finally:
-            for ear in self._ears_now():
+            for ear in self._ears:
                 ear.lost()
             self._abandon()
             line.close()
@@ -178,7 +184,7 @@ class Listener:
         wanted_at = time.monotonic()
         while True:
             now = time.monotonic()
-            ears, staleness = self._ears_now(), self._staleness()
+            ears, staleness = self._ears, self._staleness()
             if self._wanted:
                 wanted_at = now
             elif now - wanted_at >= _LINGER or not self._owners:
@@ -202,11 +208,7 @@ class Listener:
                     self._complained = False
 
     def _staleness(self) -> float:
-        return min((ear.staleness for ear in self._ears_now()), default=_PATIENCE)
-
-    def _ears_now(self) -> list[Ear]:
-        with self._lock:
-            return list(self._ears)
+        return min((ear.staleness for ear in self._ears), default=_PATIENCE)
 
     def _nap(self, seconds: float) -> None:
         """Until it is time, or nobody wants to hear any more."""
@@ -241,7 +243,7 @@ class Listener:
         with _lock:
             self._owners = [each for each in self._owners if each is not owner]
             if not self._owners:
-                _listeners.pop(self._dialling, None)
+                _listeners.pop(self._dialling.url, None)
         with self._lock:
             thread = self._thread
             if thread is None:
@@ -255,13 +257,13 @@ class Listener:
         return f"<Listener: {len(self._ears)} near caches, {len(self._bells)} bells>"
 
 
-_listeners: Final[dict[Any, Listener]] = {}
+_listeners: Final[dict[str, Listener]] = {}
 _lock: Final = threading.RLock()
 
 
 def listener_for(dialling: Dialling, owner: object) -> Listener:
     """The listener at a server, until ``owner`` says ``leave``."""
     with _lock:
-        listener = _listeners.setdefault(dialling, Listener(dialling))
+        listener = _listeners.setdefault(dialling.url, Listener(dialling))
         listener._owners.append(owner)
         return listener

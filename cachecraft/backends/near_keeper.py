@@ -204,8 +204,7 @@ class NearKeeper:
             for key in keys:
                 self._forget_key(key)
 
-    def forget(self, effect: Remote[Any]) -> None:
-        """What this process itself is about to change in Redis, or has just changed."""
+    def changed(self, effect: Remote[Any]) -> None:
         with self.memory.lock:
             if isinstance(effect, Delete):
                 for key in effect.keys:
