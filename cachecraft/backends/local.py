@@ -89,10 +89,14 @@ class Local:
             self._bind = None
 
     def _moved(self, **names: Any) -> None:
-        table = self.table
-        now = _late if self.memory.wary and table.tagged else self.memory.clock
-        if self._bind is not None:
-            self._bind(table=table.shelf.nodes, owners=table.owners, now=now, **names)
+        table, memory, done = self.table, self.memory, False
+        while not done:
+            nodes, wary = table.shelf.nodes, memory.wary
+            if self._bind is not None:
+                now = _late if wary and table.tagged else memory.clock
+                self._bind(table=nodes, owners=table.owners, now=now, **names)
+            # A signal handler may have moved it all meanwhile.
+            done = nodes is table.shelf.nodes and wary is memory.wary
 
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
         if flight.state == FLYING:
@@ -239,7 +243,7 @@ class Local:
         node.hits += 1
         return node.value
 
-    def board(self, lookup: Lookup) -> tuple[Flight, bool]:
+    def board(self, lookup: Lookup) -> tuple[Flight, Flight | None]:
         return self.table.board(lookup)
 
     def seize(self, lookup: Lookup) -> Flight:
@@ -296,12 +300,11 @@ class Local:
         flight.call_key, flight.kind = lookup.key, lookup.kind
         node = self._node(flight, self._own(flight, value), now)
         with self.memory.lock:
-            if node is None:
+            self.memory.void(self.table, lookup)
+            kept = node is not None and self.table.put(node)
+            if not kept:
                 self.memory.invalidate(lookup)  # declined, but what was kept is not the result any more
-            else:
-                self.memory.void(self.table, lookup)
-                self.table.put(node)
-        return node is not None
+        return kept
 
     def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
         return flow.write(self, self.lookup(values), run, made)
