@@ -28,6 +28,7 @@ class LocalPlace(Protocol):
     def lookup(self, values: Any) -> Any: ...
     def look(self, lookup: Any) -> Found: ...
     def board(self, lookup: Any) -> tuple[Flight, Flight | None]: ...
+    def concerns(self, flight: Flight, lookup: Any) -> bool: ...
     def land(self, flight: Flight, value: Any) -> Any: ...
     def fail(self, flight: Flight, error: BaseException) -> None: ...
     def give_up(self, flight: Flight) -> None: ...
@@ -55,7 +56,10 @@ def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
 
 
 def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> Flow[Any]:
-    """Load, or wait for whoever loads. ``reuse`` accepts an entry that has become fresh meanwhile."""
+    """Load, or wait for whoever loads. ``reuse`` accepts an entry that has become fresh meanwhile.
+
+    What is loaded under the same key for another function may not be for this call; then this one loads next.
+    """
     patience = place.policy.wait
     while True:
         flight, mine = place.board(lookup)
@@ -73,13 +77,15 @@ def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> F
             patience = yield from Join(flight, patience)
         finally:
             flights.waited(flight)
+        if flight.state == FLYING:
+            place.tally.wait_timeouts += 1
+            break
+        if not place.concerns(flight, lookup):
+            continue
         if flight.state == LANDED:
             return place.share(flight)
         if flight.state == FAILED:
             raise passable(flight.result)
-        if flight.state == FLYING:
-            place.tally.wait_timeouts += 1
-            break
     return (yield from _load_alone(place, run))
 
 
@@ -163,11 +169,13 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
         if flight is None:
             return (yield from obtain(place, lookup, run))
         yield from Join(flight, soft)
-        if flight.state == LANDED:
-            return place.share(flight)
         if flight.state == FLYING:
             place.tally.stale += 1
             return _taken(old)
+        if not place.concerns(flight, lookup):
+            return (yield from obtain(place, lookup, run))
+        if flight.state == LANDED:
+            return place.share(flight)
         raise passable(flight.result) if flight.state == FAILED else TimeoutError
     except Exception:
         if place.look(lookup).node is not old.node:

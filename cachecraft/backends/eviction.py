@@ -45,8 +45,11 @@ class Node:
     next: Node
     in_main: bool
 
+    # A plain node has no tags, and no other function is served it.
+    tags: tuple[str, ...] = ()
+    epoch = 0
     fallen = False
-    """Whether one of its tags was invalidated. A plain node has none."""
+    """Whether one of its tags was invalidated."""
 
 
 def _ring() -> Node:

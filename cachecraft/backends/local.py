@@ -193,7 +193,7 @@ class Local:
             if table.subject.tag_maker is not None:
                 made = map(self._tag, table.subject.tags_of_result(lookup.values, value))
                 node.tags = tuple(dict.fromkeys((*node.tags, *made)))
-        node.cost = now - flight.began
+        node.epoch, node.cost = flight.epoch, now - flight.began
         node.until = expires + policy.keep
         node.shelf, node.size, node.hits = flight.shelf, size + len(node.wire or ""), 0
         hold(node, value)
@@ -242,6 +242,10 @@ class Local:
     def _serve(self, node: Node) -> Any:
         node.hits += 1
         return node.value
+
+    def concerns(self, flight: Flight, lookup: Lookup) -> bool:
+        """Whether the result of a flight, of another function perhaps, is one for this call."""
+        return self.table.meant_for(lookup, flight)
 
     def board(self, lookup: Lookup) -> tuple[Flight, Flight | None]:
         return self.table.board(lookup)
@@ -296,7 +300,7 @@ class Local:
         lookup = self.lookup(values)
         now = self.memory.clock()
         flight = Flight.of(lookup.flight_key, now)
-        flight.lookup, flight.shelf = lookup, lookup.shelf
+        flight.lookup, flight.shelf, flight.epoch = lookup, lookup.shelf, self.memory.epoch
         flight.call_key, flight.kind = lookup.key, lookup.kind
         node = self._node(flight, self._own(flight, value), now)
         with self.memory.lock:

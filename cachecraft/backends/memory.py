@@ -52,6 +52,8 @@ class Memory:
         self.tags: dict[str, Tagged] = {}
         self.tables: weakref.WeakSet[Table] = weakref.WeakSet()
         self.doomed = Doomed()
+        self.epoch = 0
+        """Another begins when all of a function is invalidated: what others stored under its keys may be older."""
         self.wary = False
         """Among the nodes that wrappers find there are some whose tag fell."""
         self.changing = False
@@ -196,7 +198,7 @@ class Memory:
         """Drop the entry of one call."""
         with self.lock:
             self.void(lookup.table, lookup)
-            node = lookup.table.find(lookup)
+            node = lookup.table.standing_for(lookup)
             return self.drop(node) if node is not None else 0
 
     def void(self, table: Table, lookup: Lookup) -> None:
@@ -284,6 +286,7 @@ class Memory:
             self.reap()
             count, left = 0, AT_ONCE
             for table in tables:
+                self.epoch = table.epoch = self.epoch + 1
                 self._void(table.flights, _loads_of(table))
                 left -= table.size
                 if left >= 0:

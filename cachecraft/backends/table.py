@@ -90,6 +90,8 @@ class Table:
         self._indexed = subject.named
         self.tagged = False
         """Some node may have had tags."""
+        self.epoch = 0
+        """Began when all of it was last invalidated (``Memory.epoch``)."""
         self.retired = 0
         self.graves: dict[int, Grave] = {}
         self._wrapper: weakref.WeakMethod[Callable[[], None]] | None = None
@@ -159,7 +161,21 @@ class Table:
         return shelf
 
     def find(self, lookup: Lookup) -> Node | None:
-        """The node of a call, however old."""
+        """The node that may answer a call, however old."""
+        node = self.standing_for(lookup)
+        return node if node is not None and self.meant_for(lookup, node) else None
+
+    def meant_for(self, lookup: Lookup, found: Node | Flight) -> bool:
+        """Whether any invalidation meant for this call would have reached what is found under its key.
+
+        Functions whose keys are the same may have other tags, and one of them may be invalidated as a whole.
+        """
+        if lookup.tags and not set(lookup.tags).issubset(found.tags or ()):
+            return False
+        return found.shelf.table is self or (self.subject.tag_maker is None and found.epoch >= self.epoch)
+
+    def standing_for(self, lookup: Lookup) -> Node | None:
+        """The node that stands under the key of a call, whichever function stored it."""
         if lookup.key is not NO_KEY:
             node = lookup.shelf.nodes.get(lookup.key)
             if node is not None and node.kind is lookup.kind and not node.fallen:
@@ -213,6 +229,7 @@ class Table:
     def board(self, lookup: Lookup) -> tuple[Flight, Flight | None]:
         """The flight of a call; the same once more if the caller is to lead it."""
         flight = Flight.of(lookup.flight_key, self.memory.clock())
+        flight.epoch = self.memory.epoch
         flight.tags = frozenset(lookup.tags)
         flight.lookup, flight.shelf = lookup, lookup.shelf
         flight.call_key, flight.kind = lookup.key, lookup.kind
@@ -317,7 +334,7 @@ class Table:
             twin = Named()
             for slot in ("value", "expires", "kind", "hits", "key", "shelf", "size"):
                 setattr(twin, slot, getattr(node, slot))
-            twin.wire, twin.tags, twin.tagged, twin.cost = None, (), (), 0.0
+            twin.wire, twin.tags, twin.tagged, twin.epoch, twin.cost = None, (), (), 0, 0.0
             twin.until = twin.fresh_until = node.expires
             # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
             node.hits = 0
