@@ -141,11 +141,9 @@ class Local:
             return
         node: Node | None = None
         # A result's tags follow from the result, and here is none: no invalidation by tag would find the exception.
-        remembered = () if self.table.subject.tag_maker is not None else self.policy.cache_errors or ()
-        for kind, ttl in remembered:
-            if isinstance(error, kind):
-                node = self._raised(flight, error, now + ttl, now)
-                break
+        remembered = None if self.table.subject.tag_maker is not None else self.policy.remembered(error)
+        if remembered is not None:
+            node = self._raised(flight, error, now + remembered[1], now)
         self.table.end(flight, FAILED, error, node)
 
     def _raised(self, flight: Flight, error: Exception, expires: float, now: float) -> Node | None:

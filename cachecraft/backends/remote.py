@@ -82,6 +82,7 @@ class Remote:
         self.serializer = serializer
         self.schema = schema
         self.aged = policy.aged
+        self._named_errors = [kind for kind, _ in policy.cache_errors or ()]
         #: The stamps all of its entries carry: the namespace's and its own.
         self.own = f"{prefix}~fn:{subject.label}"
         #: What its keys end in while another release's entry, or another function's, has the key itself.
@@ -282,22 +283,28 @@ class Remote:
     def pack_error(
         self, seek: Seek, stamps: tuple[bytes, ...], token: bytes, error: Exception, cost: float
     ) -> tuple[bytes, float] | None:
-        for at, (kind, ttl) in enumerate(self.policy.cache_errors or ()):
-            if type(error) is kind:
-                try:
-                    parts = _taken_apart(error)
-                    payload = bytes([at]) + self.keeper.serializer.dumps(parts)
-                    if _told(_put_together(kind, parts)) != _told(error):
-                        raise UnserializableError(f"a {kind.__qualname__} is more than its arguments and attributes")
-                    return self._sealed(seek, seek.tags, stamps, token, payload, FAILURE, cost, ttl, 0.0)
-                except Exception as refused:
-                    self.refuse(refused)
-                    return None
-        return None
+        remembered = self.policy.remembered(error)
+        if remembered is None:
+            return None
+        kind, ttl = remembered
+        try:
+            if type(error) is not kind:  # what Redis holds must not choose the class that is made
+                raise UnserializableError(
+                    f"a {type(error).__qualname__} is a subclass of {kind.__qualname__}, and Redis keeps exceptions"
+                    " only of the very class that is named; name it in cache_errors= too"
+                )
+            parts = _taken_apart(error)
+            payload = bytes([self._named_errors.index(kind)]) + self.keeper.serializer.dumps(parts)
+            if _told(_put_together(kind, parts)) != _told(error):
+                raise UnserializableError(f"a {kind.__qualname__} is more than its arguments and attributes")
+            return self._sealed(seek, seek.tags, stamps, token, payload, FAILURE, cost, ttl, 0.0)
+        except Exception as refused:
+            self.refuse(refused)
+            return None
 
     def _restored(self, payload: bytes) -> Exception:
         """The remembered exception: only of a class that this function names, and made of plain values."""
-        return _put_together((self.policy.cache_errors or ())[payload[0]][0], self.keeper.serializer.loads(payload[1:]))
+        return _put_together(self._named_errors[payload[0]], self.keeper.serializer.loads(payload[1:]))
 
     def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...] | None:
         """The tags that follow from the result; ``None`` if they cannot be told: nothing could then invalidate it."""
