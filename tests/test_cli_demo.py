@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 import cachecraft
-from cachecraft.cli.demo.outcome import duration
 from cachecraft.cli.demo.story import Story
+from cachecraft.cli.figures import duration
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 60

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from cachecraft.cli.demo import demo
+from cachecraft.cli.inspect import inspect
+from cachecraft.cli.keys import keys
+from cachecraft.cli.ttl import ttl
 
 app = typer.Typer(
     name="cachecraft",
@@ -16,7 +19,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
 )
-app.command()(demo)
+for command in (keys, ttl, inspect, demo):
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:

@@ -10,17 +10,16 @@ from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console, RenderableType
-from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from cachecraft.cli.demo.crowd import Watch
-from cachecraft.cli.demo.outcome import Outcome, duration
-from cachecraft.cli.terminal import is_plain
+from cachecraft.cli.demo.outcome import Outcome
+from cachecraft.cli.figures import bar, duration
+from cachecraft.cli.terminal import is_plain, put
 
-EIGHTHS = " ▏▎▍▌▋▊▉█"
 INDENT = 3
 
 
@@ -108,23 +107,12 @@ class Story:
         self.blank()
         self.say(title, "dim")
         for label, value, words in rows:
-            bar = self._bar(value / most, width)
-            line = Text.assemble(f"{label:<{labels}}  ", (bar, "cyan"), f" {self._fit(words)}")
+            drawn = bar(value / most, width, plain=self._plain)
+            line = Text.assemble(f"{label:<{labels}}  ", (drawn, "cyan"), f" {self._fit(words)}")
             self._put(line)
 
     def _put(self, what: RenderableType, indent: int = INDENT) -> None:
-        padded = Padding(what, (0, 0, 0, indent), expand=False)
-        if self._console.is_terminal:
-            self._console.print(padded)
-            return
-        for line in self._console.render_lines(padded, pad=False):  # in a file, blanks at a line's end are noise
-            self._console.out("".join(segment.text for segment in line).rstrip(), highlight=False)
-
-    def _bar(self, share: float, width: int) -> str:
-        if self._plain:
-            return "#" * round(share * width) or "|"
-        eighths = max(1, round(share * width * 8))  # what is there at all is seen
-        return EIGHTHS[8] * (eighths // 8) + EIGHTHS[eighths % 8].strip()
+        put(self._console, what, indent)
 
     def _fit(self, words: str) -> str:
         return words.replace("µ", "u") if self._plain else words

@@ -10,11 +10,12 @@ from cachecraft._api import Cache
 from cachecraft._core.errors import BackendError
 from cachecraft.cli.demo.crowd import Crowd
 from cachecraft.cli.demo.loads import FULL, QUICK, Plan
-from cachecraft.cli.demo.outcome import Outcome, duration
+from cachecraft.cli.demo.outcome import Outcome
 from cachecraft.cli.demo.shop import Shop
 from cachecraft.cli.demo.steps import Steps
 from cachecraft.cli.demo.story import Story
-from cachecraft.cli.ending import DONE, FAILED, explained
+from cachecraft.cli.ending import DONE, FAILED, UNREACHABLE, explained
+from cachecraft.cli.figures import duration
 from cachecraft.cli.terminal import open_console
 
 
