@@ -7,8 +7,11 @@ from typing import Annotated
 
 import typer
 
+from cachecraft.cli.bench import bench
 from cachecraft.cli.demo import demo
+from cachecraft.cli.doctor import doctor
 from cachecraft.cli.inspect import inspect
+from cachecraft.cli.invalidate import invalidate
 from cachecraft.cli.keys import keys
 from cachecraft.cli.ttl import ttl
 
@@ -19,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
 )
-for command in (keys, ttl, inspect, demo):
+for command in (doctor, keys, ttl, inspect, invalidate, bench, demo):
     app.command()(command)
 
 

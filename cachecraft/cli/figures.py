@@ -27,7 +27,7 @@ def span(seconds: float) -> str:
         return f"-{span(-seconds)}"
     if seconds < 10:
         return f"{seconds:.1f} s"
-    rest, words = round(seconds), []
+    rest, words = round(seconds), list[str]()
     for unit, size in _SPANS:
         count, rest = divmod(rest, size)
         if count or words:
@@ -44,12 +44,9 @@ def many(number: int, thing: str, things: str = "") -> str:
 
 def size(count: float) -> str:
     """Bytes, in powers of 1024: ``812 B``, ``1.2 KiB``, ``3.4 GiB``."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1023.5:
-            break
-        count /= 1024
-    else:
-        unit = "TiB"
+    unit, *larger = "B", "KiB", "MiB", "GiB", "TiB"
+    while count >= 1023.5 and larger:
+        count, unit, *larger = count / 1024, *larger
     return f"{count:.0f} {unit}" if unit == "B" or count >= 99.5 else f"{count:.1f} {unit}"
 
 

@@ -13,14 +13,14 @@ from rich.pretty import Pretty
 from rich.table import Table
 from rich.text import Text
 
-from cachecraft._core.entry import ENCRYPTED, FAILURE
+from cachecraft._core.entry import ENCRYPTED, FAILURE, Entry
 from cachecraft._core.errors import CacheError
 from cachecraft.cli.ending import DONE, FAILED, ended
 from cachecraft.cli.figures import duration, size, span
 from cachecraft.cli.options import Json, Namespace, ServerUrl
 from cachecraft.cli.sighting import Sighting, kept_aside, sight
 from cachecraft.cli.target import Target
-from cachecraft.cli.terminal import open_console, put, shown, text_of
+from cachecraft.cli.terminal import fit, open_console, put, shown, text_of
 from cachecraft.cli.values import as_json, compression, serializer, value_of
 
 SERVED: Final = ("fresh", "stale", "loading", "stamp", "refresh", "other")
@@ -28,7 +28,9 @@ STYLES: Final = {"fresh": "green", "stale": "yellow", "loading": "cyan", "invali
 
 
 def inspect(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="As `keys` lists it, as f.key(...) says it, or as in cache.get().")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="As `keys` lists it, as f.key(...) says it, or as in cache.get().")
+    ],
     url: ServerUrl = "",
     namespace: Namespace = "",
     value: Annotated[bool, typer.Option("--value", help="Also the value. Pickles are never opened.")] = False,
@@ -48,8 +50,8 @@ def inspect(
             seen = sight(server, target.key(key))
             names = kept_aside(server, seen.key) if aside else None
         shape = document(seen, target, names)
-        if value and seen.entry is not None:
-            shape |= _value(seen)
+        if value:
+            shape |= _value(seen.entry)
         if json:
             print(jsons.dumps(shape, indent=2))
         else:
@@ -88,9 +90,11 @@ def document(seen: Sighting, target: Target, aside: list[str] | None) -> dict[st
     }
 
 
-def _value(seen: Sighting) -> dict[str, Any]:
+def _value(entry: Entry | None) -> dict[str, Any]:
+    if entry is None:
+        return {"value": None, "value_error": "there is no entry"}
     try:
-        return {"value": as_json(value_of(seen.entry)), "value_error": None}
+        return {"value": as_json(value_of(entry)), "value_error": None}
     except (CacheError, RecursionError) as error:
         return {"value": None, "value_error": _why_not(error)}
 
@@ -98,11 +102,14 @@ def _value(seen: Sighting) -> dict[str, Any]:
 def show(console: Console, seen: Sighting, aside: list[str] | None, *, value: bool) -> None:
     """Tell a person."""
     state = Text(seen.state, style=STYLES.get(seen.state, ""))
-    put(console, Text.assemble((shown(seen.key), "bold"), "  ", state, f"  {shown(seen.reason)}" if seen.reason else ""))
+    put(
+        console, Text.assemble((shown(seen.key), "bold"), "  ", state, f"  {shown(seen.reason)}" if seen.reason else "")
+    )
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     for name, text in _rows(seen, aside):
+        text.plain = fit(console, text.plain)
         table.add_row(name, text)
     if table.row_count:
         put(console, table, indent=2)
@@ -173,11 +180,12 @@ def _why_not(error: Exception) -> str:
 
 def _moment(seconds: float) -> str | None:
     try:
-        return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(" ", "seconds").replace("+00:00", " UTC")
+        return (
+            datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(" ", "seconds").replace("+00:00", " UTC")
+        )
     except (OverflowError, ValueError, OSError):  # the bytes are untrusted
         return None
 
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
-

@@ -18,7 +18,10 @@ ServerUrl = Annotated[
 Namespace = Annotated[
     str,
     typer.Option(
-        "--namespace", metavar="NAME", envvar="CACHECRAFT_NAMESPACE", help="The cache's namespace, as the program says it."
+        "--namespace",
+        metavar="NAME",
+        envvar="CACHECRAFT_NAMESPACE",
+        help="The cache's namespace, as the program says it.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout; whatever is for people goes to stderr.")]

@@ -34,6 +34,7 @@ class Server:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        self._given: dict[str, Any] = redis.connection.parse_url(target.url)  # type: ignore[no-untyped-call]
         dialling = target.dialling()
         began = time.perf_counter()
         try:
@@ -63,7 +64,7 @@ class Server:
         return granted(*self.ask(command))
 
     def scan(self, pattern: str) -> Iterator[list[bytes]]:
-        """Names that match, a portion at a time. Whatever is there from the beginning to the end is met, perhaps twice."""
+        """Names that match, a portion at a time. Whatever is there all the while is met, perhaps twice."""
         cursor = 0
         while True:
             found, names = self.one(*scan(cursor, pattern))
@@ -77,14 +78,18 @@ class Server:
         lines = self.one("INFO").decode("utf-8", "replace").splitlines()
         return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
 
+    @property
+    def user(self) -> str:
+        """As whom we came."""
+        return self._given.get("username") or "default"
+
     def names(self) -> int | None:
         """How many names its database holds, whoever's; none if that cannot be told."""
         try:
             info = self.info()
         except BackendRefused:
             return None
-        database = redis.connection.parse_url(self.target.url).get("db", 0)  # type: ignore[no-untyped-call]
-        field = info.get(f"db{database}", "")
+        field = info.get(f"db{self._given.get('db', 0)}", "")
         counts = dict(each.split("=", 1) for each in field.split(",") if "=" in each)
         return int(counts.get("keys", 0))
 
@@ -156,5 +161,8 @@ def _why(error: BaseException) -> str:
     if any(isinstance(each, _FOREIGN) for each in chain):
         return "what answers there is not Redis"
     if any(isinstance(each, _LATE) for each in chain):
-        return f"no answer within {TIMEOUT:g} seconds; it is frozen or overloaded, something on the way swallows what is sent, or one side speaks TLS and the other does not"
+        return (
+            f"no answer within {TIMEOUT:g} seconds; it is frozen or overloaded, something on the way swallows what is"
+            " sent, or one side speaks TLS and the other does not"
+        )
     return next((words for sign, words in _WORDS.items() if sign in text), text)

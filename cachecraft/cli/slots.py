@@ -1,4 +1,4 @@
-"""What stands under the names of a namespace, as far as a glance tells: kind, size, ttl, first bytes. Writes nothing."""
+"""What stands under names, as far as a glance tells: kind, size, ttl, first bytes. Writes nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Slot:
 
     key: bytes
     kind: str
-    """``entry``, ``load`` (a placeholder), ``stamp``, ``refresh`` (a claim), or ``other``: none of ours, or our notes."""
+    """``entry``, ``load`` (a placeholder), ``stamp``, ``refresh`` (a claim), or ``other``."""
     left: float | None
     """Seconds until Redis drops it; none if it never does."""
     size: int | None

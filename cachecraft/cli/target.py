@@ -54,7 +54,7 @@ class Target:
         return redacted(self.url)
 
     def key(self, text: str) -> str:
-        """The key in Redis: ``text`` is that already if it begins with the namespace, else it is as a program says it."""
+        """The key in Redis: ``text`` itself if it begins with the namespace, else what a program's key comes to."""
         return text if text.startswith(self.prefix) else self.prefix + escape_literal(text)
 
     def pattern(self, text: str, *, internal: bool = False) -> str:
@@ -80,10 +80,7 @@ class Target:
         Raises:
             OptionError: caching is turned off, so it would do nothing and say nothing.
         """
-        made = Cache(
-            self.url, namespace=self.namespace, on_unreachable="raise",
-            **{"timeout": TIMEOUT, "connect_timeout": TIMEOUT, **options},
-        )
+        made = Cache(self.url, namespace=self.namespace, on_unreachable="raise", **options)
         if not made.enabled:
             raise OptionError("CACHECRAFT_ENABLED turns caching off, so this would do nothing; unset it")
         return made

@@ -14,6 +14,7 @@ from typing import Final
 from rich.console import Console, RenderableType
 from rich.padding import Padding
 
+_ASCII: Final = {ord("µ"): "u", ord("±"): "+-", ord("→"): "->"}
 _UNWRAPPED: Final = 1000
 """Columns of what is no terminal: a line stays a line, for whoever searches it."""
 
@@ -34,6 +35,11 @@ def open_console(*, json: bool = False, wrapped: bool = True) -> Console:
 def is_plain(console: Console) -> bool:
     """Whether only ASCII can be shown."""
     return not console.encoding.lower().startswith("utf")
+
+
+def fit(console: Console, words: str) -> str:
+    """Our own words, in ASCII where nothing else can be shown."""
+    return words.translate(_ASCII) if is_plain(console) else words
 
 
 def put(console: Console, what: RenderableType, indent: int = 0) -> None:

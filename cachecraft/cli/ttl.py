@@ -17,9 +17,23 @@ from cachecraft.cli.options import Json, Namespace, ServerUrl
 from cachecraft.cli.server import Server
 from cachecraft.cli.slots import FRONT, Slot, glance, is_internal
 from cachecraft.cli.target import Target
-from cachecraft.cli.terminal import is_plain, open_console, progress, put, shown, text_of
+from cachecraft.cli.terminal import fit, is_plain, open_console, progress, put, shown, text_of
 
-EDGES: Final = (10, 60, 300, 900, 1_800, 3_600, 7_200, 6 * 3_600, 12 * 3_600, 86_400, 2 * 86_400, 7 * 86_400, 30 * 86_400)
+EDGES: Final = (
+    10,
+    60,
+    300,
+    900,
+    1_800,
+    3_600,
+    7_200,
+    6 * 3_600,
+    12 * 3_600,
+    86_400,
+    2 * 86_400,
+    7 * 86_400,
+    30 * 86_400,
+)
 """Seconds: people think of ttls in steps like these."""
 SHOWN: Final = 12
 """Functions in the table; JSON has them all."""
@@ -118,7 +132,7 @@ def show(console: Console, target: Target, found: Lifetimes, count: int, *, whol
         for line in _bars(left, plain, min(40, console.width - 40)):
             put(console, line, indent=2)
         console.print()
-        for line in _lines(found.groups[:SHOWN], plain):
+        for line in _lines(console, found.groups[:SHOWN]):
             put(console, line, indent=2)
         if len(found.groups) > SHOWN:
             put(console, Text(f"and {many(len(found.groups) - SHOWN, 'function')} more; --json has them all"), indent=2)
@@ -129,7 +143,10 @@ def show(console: Console, target: Target, found: Lifetimes, count: int, *, whol
 
 def _bars(left: list[float], plain: bool, width: int) -> Iterator[Text]:
     counts = histogram(left, [*EDGES, float("inf")])
-    labels = [*(f"below {span(edge)}" if edge >= 60 else f"below {edge} s" for edge in EDGES), f"from {span(EDGES[-1])}"]
+    labels = [
+        *(f"below {span(edge)}" if edge >= 60 else f"below {edge} s" for edge in EDGES),
+        f"from {span(EDGES[-1])}",
+    ]
     used = [at for at, count in enumerate(counts) if count]
     most = max(counts)
     for label, count in list(zip(labels, counts, strict=True))[used[0] : used[-1] + 1]:
@@ -137,8 +154,9 @@ def _bars(left: list[float], plain: bool, width: int) -> Iterator[Text]:
         yield Text.assemble((f"{label:>13}  ", "dim"), (drawn, "cyan"), f" {count:,}" if drawn else f"{count:,}")
 
 
-def _lines(groups: list[Group], plain: bool) -> Iterator[Text]:
+def _lines(console: Console, groups: list[Group]) -> Iterator[Text]:
     """Two lines a function: what it is called, and from when to when its entries end."""
+    plain = is_plain(console)
     for group in groups:
         ordered = sorted(group.left)
         words, style = VERDICTS[group.verdict]
@@ -148,7 +166,7 @@ def _lines(groups: list[Group], plain: bool) -> Iterator[Text]:
             f"  {span(ordered[0]):>11} ",
             (drawn if ordered[0] < ordered[-1] else drawn.strip().ljust(STEPS), "cyan"),
             f" {span(ordered[-1]):<11}  ",
-            ("" if group.verdict == "few" else f"lifetimes ±{percent(group.spread / 2)}: ", "dim"),
+            ("" if group.verdict == "few" else fit(console, f"lifetimes ±{percent(group.spread / 2)}: "), "dim"),
             (words, style),
         )
 
@@ -156,8 +174,8 @@ def _lines(groups: list[Group], plain: bool) -> Iterator[Text]:
 def _remarks(found: Lifetimes) -> Iterator[tuple[str, str]]:
     for group in found.together:
         yield (
-            f"{shown(group.name)}: {percent(group.peak)} of its entries expire at once, and are then loaded at once; give"
-            " it jitter= (by default 10 to 20 % of the ttl)",
+            f"{shown(group.name)}: {percent(group.peak)} of its entries expire at once, and are then loaded at once;"
+            " give it jitter= (by default 10 to 20 % of the ttl)",
             "red",
         )
     if found.lasting:

@@ -67,8 +67,11 @@ def value_of(entry: Entry) -> Any:
     if codec is not None:
         payload = decompress(payload, codec=codec, limit=LIMIT)  # type: ignore[arg-type]  # one of the two
     if entry.flags & FAILURE:
-        made_with, arguments, attributes = _read(entry.serializer, payload[1:])
-        return Instance("a remembered exception", [*arguments, *([attributes] if attributes else [])])
+        # What it was made with, its arguments, its attributes.
+        match _read(entry.serializer, payload[1:]):
+            case [_, [*arguments], attributes]:
+                return Instance("a remembered exception", [*arguments, *([attributes] if attributes else [])])
+        raise CorruptError("it is no exception as the cache remembers one")
     return _read(entry.serializer, payload)
 
 
@@ -76,14 +79,16 @@ def _read(serializer: int, payload: bytes) -> Any:
     if serializer == JsonSerializer.id:
         return JsonSerializer().loads(payload)
     if serializer != MsgpackSerializer.id:
-        raise OptionError("it is a pickle, which is code" if serializer == PickleSerializer.id else "no serializer of ours")
+        raise OptionError(
+            "it is a pickle, which is code" if serializer == PickleSerializer.id else "no serializer of ours"
+        )
     reader = MsgpackSerializer()
     reader._registry = _AnyClass()  # no option of it: programs are to read only what they have registered
     return reader.loads(payload)
 
 
 def as_json(value: Any) -> Any:
-    """The value in JSON where JSON can say it, else Python's text for it; an instance is an object of its fields."""
+    """The value in JSON where JSON can say it, else its text; an instance is an object of its fields."""
     if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     if isinstance(value, (list, tuple)):
@@ -92,7 +97,4 @@ def as_json(value: Any) -> Any:
         return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, Instance) and len(value.fields) == len(value.parts):
         return {name: as_json(part) for name, part in zip(value.fields, value.parts, strict=True)}
-    return repr(value)
-
-
-__all__ = ["CorruptError", "Instance", "as_json", "compression", "serializer", "value_of"]
+    return str(value)

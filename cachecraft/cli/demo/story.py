@@ -18,7 +18,7 @@ from rich.text import Text
 from cachecraft.cli.demo.crowd import Watch
 from cachecraft.cli.demo.outcome import Outcome
 from cachecraft.cli.figures import bar, duration
-from cachecraft.cli.terminal import is_plain, put
+from cachecraft.cli.terminal import fit, is_plain, put
 
 INDENT = 3
 
@@ -72,8 +72,8 @@ class Story:
         numbers = {
             "queries": f"{outcome.queries:,}",
             "worst 50 ms": f"{outcome.busiest:,}",
-            "p50": self._fit(duration(outcome.p50)),
-            "p99": self._fit(duration(outcome.p99)),
+            "p50": fit(self._console, duration(outcome.p50)),
+            "p99": fit(self._console, duration(outcome.p99)),
             "stale": f"{outcome.stale:,}",
         }
         line = Text("   ").join(Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in numbers.items())
@@ -91,8 +91,8 @@ class Story:
                 outcome.title,
                 f"{outcome.queries:,}",
                 f"{outcome.busiest:,}",
-                self._fit(duration(outcome.p50)),
-                self._fit(duration(outcome.p99)),
+                fit(self._console, duration(outcome.p50)),
+                fit(self._console, duration(outcome.p99)),
                 f"{outcome.stale:,}",
                 end_section=after is not None and after.load != outcome.load,
             )
@@ -108,11 +108,8 @@ class Story:
         self.say(title, "dim")
         for label, value, words in rows:
             drawn = bar(value / most, width, plain=self._plain)
-            line = Text.assemble(f"{label:<{labels}}  ", (drawn, "cyan"), f" {self._fit(words)}")
+            line = Text.assemble(f"{label:<{labels}}  ", (drawn, "cyan"), f" {fit(self._console, words)}")
             self._put(line)
 
     def _put(self, what: RenderableType, indent: int = INDENT) -> None:
         put(self._console, what, indent)
-
-    def _fit(self, words: str) -> str:
-        return words.replace("µ", "u") if self._plain else words
