@@ -52,8 +52,7 @@ def bench(
         plan += [("tasks", each) for each in _numbers("--tasks", tasks)]
         if not plan:
             raise OptionError("nobody is to call; give --threads or --tasks a number")
-        target.server().close()  # if it cannot be used, that says why
-        console = open_console(json=json)
+        console = open_console(json=json, wrapped=False)
         with (
             target.cache(pool_size=pool_size) as cache,
             filled(cache, size) as names,

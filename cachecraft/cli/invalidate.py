@@ -49,7 +49,7 @@ def invalidate(
         target = Target.of(url, namespace)
         wish = Wish(key or (), pattern or (), tag or (), everything)
         _check(wish, asks=not (yes or dry_run), json=json)
-        console = open_console(json=json)
+        console = open_console(json=json, wrapped=False)
         with target.cache(timeout=TIMEOUT, connect_timeout=TIMEOUT) as cache:
             found = None if yes and not dry_run else _counted(target, wish, console)
             if found is not None and not json:
@@ -141,7 +141,8 @@ def _summary(wish: Wish, removed: dict[Any, int | None]) -> str:
         parts.append(f"{many(len(wish.tags), 'tag')} invalidated")
     if wish.everything:
         parts.append("everything in the namespace invalidated")
-    void = "; what carries them is void from now on, and leaves Redis when its ttl ends" if wish.tags else ""
+    them = "it" if len(wish.tags) == 1 else "them"
+    void = f"; what carries {them} is void from now on, and leaves Redis when its ttl ends" if wish.tags else ""
     return f"{', '.join(parts)}{void}"
 
 

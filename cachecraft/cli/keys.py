@@ -14,7 +14,7 @@ from cachecraft.cli.options import Json, Namespace, ServerUrl
 from cachecraft.cli.server import Server
 from cachecraft.cli.slots import Slot, glance, is_internal
 from cachecraft.cli.target import Target
-from cachecraft.cli.terminal import shown, text_of
+from cachecraft.cli.terminal import open_lines, shown, text_of
 
 
 def keys(
@@ -39,10 +39,10 @@ def keys(
 
     def work() -> int:
         target = Target.of(url, namespace)
+        write, count = open_lines(), 0
         with target.server() as server:
-            count = 0
             for slot in _matching(server, pattern, internal=internal, details=long or json):
-                print(jsons.dumps(_document(slot, target)) if json else _line(slot, long=long))
+                write(jsons.dumps(_document(slot, target)) if json else _line(slot, long=long))
                 count += 1
                 if count == limit:
                     break

@@ -79,7 +79,10 @@ class Target:
 
         Raises:
             OptionError: caching is turned off, so it would do nothing and say nothing.
+            BackendError: the server cannot be used; the message says why, sooner and better than a cache would.
         """
+        with self.server() as server:
+            server.ask(("PING",))
         made = Cache(self.url, namespace=self.namespace, on_unreachable="raise", **options)
         if not made.enabled:
             raise OptionError("CACHECRAFT_ENABLED turns caching off, so this would do nothing; unset it")

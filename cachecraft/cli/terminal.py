@@ -5,11 +5,12 @@ What comes from a server may hold anything, also what a terminal would obey: it 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TextIO
 
 from rich.console import Console, RenderableType
 from rich.padding import Padding
@@ -25,11 +26,21 @@ def open_console(*, json: bool = False, wrapped: bool = True) -> Console:
     ``wrapped=False`` breaks lines in terminals only, or where ``COLUMNS`` says so.
     """
     stream = sys.stderr if json else sys.stdout
-    if hasattr(stream, "reconfigure"):
-        # In a terminal that cannot show a sign, a question mark is better than a traceback.
-        stream.reconfigure(errors="replace")
+    _forgive(stream, "replace")
     width = None if wrapped or stream.isatty() or os.environ.get("COLUMNS") else _UNWRAPPED
     return Console(stderr=json, quiet=json and not sys.stderr.isatty(), highlight=False, width=width)
+
+
+def _forgive(stream: TextIO, errors: str) -> None:
+    """Where a sign cannot be shown, something else in its place is better than a traceback."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=errors)
+
+
+def open_lines() -> Callable[[str], None]:
+    """Writes lines to stdout, plain ones, as quickly as they come."""
+    _forgive(sys.stdout, "backslashreplace")
+    return print
 
 
 def is_plain(console: Console) -> bool:

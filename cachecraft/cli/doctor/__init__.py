@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cachecraft._core.errors import BackendError
-from cachecraft.cli.doctor.examination import examination
+from cachecraft.cli.doctor.examination import examine
 from cachecraft.cli.doctor.finding import BAD, GOOD, UNKNOWN, WARNING, Finding, worst
 from cachecraft.cli.ending import DONE, FAILED, UNREACHABLE, ended
 from cachecraft.cli.figures import many
@@ -59,7 +59,7 @@ def _examined(target: Target, pool_size: int) -> tuple[list[Finding], int]:
     findings: list[Finding] = []
     try:
         with target.server() as server:
-            findings.extend(examination(server, pool_size))
+            findings.extend(examine(server, pool_size))
     except BackendError as error:
         reason, _, remedy = str(error).partition("; ")
         gone = Finding("connection", BAD, reason, remedy or None)

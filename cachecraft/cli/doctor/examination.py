@@ -24,7 +24,7 @@ PATIENCE: Final = 1.5
 """Seconds for the pings, and for the scan: of another namespace's million keys it need not meet all."""
 
 
-def examination(server: Server, pool_size: int) -> Iterator[Finding]:
+def examine(server: Server, pool_size: int) -> Iterator[Finding]:
     """One finding after the other.
 
     Raises:

@@ -109,7 +109,11 @@ def persistence(info: Info) -> Finding:
             "a cache does not need it: CONFIG SET appendonly no",
             numbers,
         )
-    summary = f"{kept}; what a restart brings back is distrusted (on_failover='flush')" if kept else "none was made"
+    summary = (
+        f"{kept}; what a restart brings back is distrusted (on_failover='flush')"
+        if kept
+        else "none, and a cache needs none"
+    )
     return Finding("persistence", GOOD, summary, None, numbers)
 
 
