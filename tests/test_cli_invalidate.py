@@ -36,8 +36,8 @@ def test_a_load_under_way_is_not_stored_after_it(shop: Shop) -> None:
 
 def test_a_dry_run_counts_and_changes_nothing(shop: Shop) -> None:
     ended = cli(
-        "invalidate", *shop.where, "--dry-run", "--key", "a note", "--key", "nope", "--pattern", "product:p1*", "--tag",
-        "range:tea", "--json",
+        "invalidate", *shop.where, "--dry-run", "--key", "a note", "--key", "nope", "--key", "product:p1", "--pattern",
+        "product:p1*", "--tag", "range:tea", "--json",
     )  # fmt: skip
     assert (ended.code, ended.err) == (0, "")
     told = ended.document
@@ -45,6 +45,7 @@ def test_a_dry_run_counts_and_changes_nothing(shop: Shop) -> None:
     assert [(part["kind"], part["text"], part["matched"], part["removed"]) for part in told["parts"]] == [
         ("key", "a note", 1, None),
         ("key", "nope", 0, None),
+        ("key", "product:p1", 1, None),
         ("pattern", "product:p1*", 11, None),
         ("tag", "range:tea", 40, None),
     ]

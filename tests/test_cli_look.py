@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
 from typing import Any
 
 import pytest
 
 from cachecraft import Cache
-from cachecraft._core.entry import outline, pack, unpack
+from cachecraft._core.entry import FAILURE, Entry, outline, pack, unpack
+from cachecraft.cli.lifetimes import gather
+from cachecraft.cli.slots import Slot
 from tests.cli_kit import Shop, SlowLoad, server, shop  # noqa: F401 - fixtures
 from tests.proxy import Proxy
 from tests.servers import RedisServer
@@ -149,6 +155,33 @@ def test_ttl_of_nothing_is_an_exit_code(redis_url: str) -> None:
     assert (ended.code, ended.out, ended.err) == (1, "", "cachecraft: there are no keys in the namespace 'empty'\n")
 
 
+def _stored(number: int, *, age: float, left: float, flags: int = 0) -> Slot:
+    tags = ("shop:~root", "shop:~fn:shop.f")
+    made = Entry(bytes(16), tags, (bytes(16),) * 2, flags, 1, bytes(8), time.time() - age, 0.0, 0.1, b"value")
+    key = f"shop:f:{number}"
+    return Slot(key.encode(), "entry", left, None, pack(key, made))
+
+
+@pytest.mark.parametrize(
+    ("ages", "lifetimes", "verdict"),
+    [
+        (lambda n: 600, lambda n: 3600, "together"),
+        (lambda n: 50 * n, lambda n: 3600, "apart"),
+        (lambda n: 600, lambda n: 3960 + 7 * n, "spread"),
+        (lambda n: 50 * n, lambda n: 3960 + 7 * n, "spread"),
+    ],
+)
+def test_jitter_is_told_from_lifetimes_and_not_from_what_is_left_of_them(
+    ages: Callable[[int], float], lifetimes: Callable[[int], float], verdict: str
+) -> None:
+    """What was stored at different times ends at different times too, and would not if it were stored anew at once."""
+    slots = [_stored(n, age=ages(n), left=lifetimes(n) - ages(n)) for n in range(50)]
+    slots += [_stored(n, age=0, left=30, flags=FAILURE) for n in range(50, 200)]  # of another ttl, and no matter here
+    (group,) = gather(slots, "shop:").groups
+    assert (group.name, len(group.left), group.verdict) == ("shop.f", 50, verdict)
+    assert 3600 <= group.lifetime <= 4320
+
+
 # -- inspect ---------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +307,37 @@ def test_corrupt_bytes_are_told_as_such(shop: Shop, redis_server: RedisServer, d
     assert (ended.code, told["state"], told["reason"]) == (1, "corrupt", reason)
 
 
+def test_a_forged_entry_with_stamps_and_no_tags_is_corrupt(shop: Shop, redis_server: RedisServer) -> None:
+    entry = unpack("shop:a%20note", redis_server.cli("GET", "shop:a%20note"))
+    entry.tags = ()
+    redis_server.cli("SET", "shop:a%20note", pack("shop:a%20note", entry), "PX", 9000)
+    assert inspect(shop, "a note")[1]["reason"] == "it has not as many stamps as tags"
+
+
+def test_no_bytes_are_a_traceback_or_reach_the_terminal(shop: Shop, redis_server: RedisServer) -> None:
+    slot = redis_server.cli("GET", "shop:product:p7")
+    whole = unpack("shop:product:p7", slot)
+    random = Random(7)
+    slots = [slot[: random.randrange(len(slot))] for _ in range(8)]
+    for _ in range(25):
+        at = random.randrange(len(slot))
+        slots.append(slot[:at] + random.randbytes(random.randrange(1, 4)) + slot[at + 1 :])
+    evil = ("shop:~root\x1b[2J", "shop:~tag:\x07\u202e", "shop:~fn:\x9b31m")
+    for flags, serializer in ((0, 1), (0, 2), (1, 1), (2, 1), (4, 1), (4, 2), (255, 255)):
+        extreme = replace(
+            whole, tags=evil, flags=flags, serializer=serializer, created=1.8e16, keep=1.8e16, cost=1.8e13
+        )
+        slots += [
+            pack("shop:product:p7", replace(extreme, payload=load)) for load in (b"\xa4\x1b[2J", b"[[7]]", b"\xc1")
+        ]
+    for each in slots:
+        redis_server.cli("SET", "shop:product:p7", each, "PX", 60_000)
+        for command in (["inspect", "product:p7", "--value"], ["ttl"]):
+            ended = cli(*command, *shop.where)
+            assert ended.code in (0, 1), each
+            assert all(line.isprintable() for line in ended.lines), each
+
+
 def test_another_keys_entry_and_another_type_are_corrupt(shop: Shop, redis_server: RedisServer) -> None:
     redis_server.cli("COPY", "shop:a%20note", "shop:product:p7", "REPLACE")
     assert inspect(shop, "product:p7")[1]["reason"] == "names another key"
@@ -318,6 +382,7 @@ def test_looking_changes_nothing_and_asks_within_the_namespace_only(server: Redi
         scans = [command for command in proxy.commands if command[0].upper() == b"SCAN"]
         assert len(scans) >= 5
         assert all(command[3].startswith(b"shop:") for command in scans)
+        assert all(b"XX" in command for command in proxy.commands if command[0].upper() == b"SET")
         assert not {"KEYS", "FLUSHALL", "FLUSHDB"} & proxy.names.keys()
     assert before == {key: (server.cli("DUMP", key), server.cli("PEXPIRETIME", key)) for key in server.cli("KEYS", "*")}
 

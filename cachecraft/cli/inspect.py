@@ -122,7 +122,7 @@ def _rows(seen: Sighting, aside: list[str] | None) -> Iterator[tuple[str, Text]]
     if seen.state == "loading":
         yield "lease", Text(f"ends in {span(seen.left or 0)}, unless whoever loads renews it")
     if entry is not None:
-        yield "age", Text(f"{span(max(seen.age or 0, 0))}, stored {_moment(entry.created)}")
+        yield "age", Text(f"{span(max(seen.age or 0, 0))}, stored {_moment(entry.created) or 'at no time there is'}")
         yield "ttl left", Text(_left(seen))
         yield "load time", Text(duration(entry.cost))
     if seen.size:
