@@ -18,6 +18,8 @@ from cachecraft.cli.ttl import ttl
 app = typer.Typer(
     name="cachecraft",
     help="Memoization for def and async def, in memory and in Redis.",
+    epilog="It ends with 0 if all is good, 1 if something is bad or not there, 2 if the command line cannot work,"
+    " 3 if the server cannot be reached.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)

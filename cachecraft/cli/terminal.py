@@ -82,6 +82,9 @@ def progress(console: Console, label: str, total: float | None, indent: int = 0)
 
     Without a ``total`` it says only that something goes on, and how much of it.
     """
+    if not console.is_interactive:
+        yield lambda done: None
+        return
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     shape = Progress(
@@ -91,7 +94,6 @@ def progress(console: Console, label: str, total: float | None, indent: int = 0)
         TimeElapsedColumn(),
         console=console,
         transient=True,
-        disable=not console.is_interactive,
     )
     with shape:
         task = shape.add_task(label, total=total)

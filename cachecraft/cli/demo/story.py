@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from textwrap import dedent
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +17,7 @@ from rich.text import Text
 from cachecraft.cli.demo.crowd import Watch
 from cachecraft.cli.demo.outcome import Outcome
 from cachecraft.cli.figures import bar, duration
-from cachecraft.cli.terminal import fit, is_plain, put
+from cachecraft.cli.terminal import fit, is_plain, progress, put
 
 INDENT = 3
 
@@ -34,21 +33,9 @@ class Story:
         self._put(Text.assemble(("cachecraft demo", "bold"), f" on {where}"), indent=0)
         self._put(Text(what, style="dim"), indent=0)
 
-    @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Watch]:
+    def progress(self, label: str, total: int) -> AbstractContextManager[Watch]:
         """A bar while something goes on; nothing of it stays, and there is none where no terminal is."""
-        bar = Progress(
-            TextColumn(" " * INDENT + "{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_interactive,
-        )
-        with bar:
-            task = bar.add_task(label, total=total)
-            yield lambda done: bar.update(task, completed=done)
+        return progress(self._console, label, total, INDENT)
 
     def blank(self) -> None:
         self._console.print()
