@@ -17,6 +17,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from cachecraft.cli.app import app
 from tests.callers import PATIENCE
@@ -47,11 +48,12 @@ class Ended:
         return self.out.splitlines()
 
 
-def cli(*args: str, encoding: str = "utf-8") -> Ended:
-    """Run it in this process, stdout and stderr being no terminals."""
+def cli(*args: str, encoding: str = "utf-8", **more: str) -> Ended:
+    """Run it in this process, stdout and stderr being no terminals; `more` is for the environment."""
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
     code = 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+    surroundings = patch.dict(os.environ, environment(**more), clear=True)
+    with surroundings, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             app(list(args))
         except SystemExit as end:

@@ -99,9 +99,8 @@ def test_what_cannot_be_meant_is_refused_before_anything_is_done(shop: Shop, opt
     assert shop.cache.get("a note") == "hello"
 
 
-def test_a_cache_that_is_turned_off_does_not_pretend(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CACHECRAFT_ENABLED", "0")
-    ended = cli("invalidate", *shop.where, "--yes", "--key", "a note")
+def test_a_cache_that_is_turned_off_does_not_pretend(shop: Shop) -> None:
+    ended = cli("invalidate", *shop.where, "--yes", "--key", "a note", CACHECRAFT_ENABLED="0")
     assert (ended.code, ended.out) == (2, "")
     assert "CACHECRAFT_ENABLED" in ended.err
 
