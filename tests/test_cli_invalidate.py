@@ -87,6 +87,7 @@ def test_in_a_terminal_it_counts_asks_and_does_as_it_is_told(shop: Shop) -> None
         (["--yes", "--pattern", "*"], "--pattern '*' matches everything; --all is the way to say that"),
         (["--yes", "--pattern", ""], "--pattern '' matches everything"),
         (["--yes", "--key", ""], "--key is empty"),
+        (["--yes", "--key", "shop:~root"], "the cache keeps for itself"),
         (["--yes", "--tag", "x" * 600], "512 are the limit"),
         (["--key", "a note"], "nobody is there to be asked; give --yes, or --dry-run"),
         (["--key", "a note", "--json"], "nobody is there to be asked"),

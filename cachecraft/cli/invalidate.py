@@ -48,7 +48,7 @@ def invalidate(
     def work() -> int:
         target = Target.of(url, namespace)
         wish = Wish(key or (), pattern or (), tag or (), everything)
-        _check(wish, asks=not (yes or dry_run), json=json)
+        _check(target, wish, asks=not (yes or dry_run), json=json)
         console = open_console(json=json, wrapped=False)
         with target.cache(timeout=TIMEOUT, connect_timeout=TIMEOUT) as cache:
             found = None if yes and not dry_run else _counted(target, wish, console)
@@ -70,7 +70,7 @@ def invalidate(
     raise typer.Exit(ended(work))
 
 
-def _check(wish: Wish, *, asks: bool, json: bool) -> None:
+def _check(target: Target, wish: Wish, *, asks: bool, json: bool) -> None:
     """Refuse at once what could only fail in the middle.
 
     Raises:
@@ -87,8 +87,11 @@ def _check(wish: Wish, *, asks: bool, json: bool) -> None:
             ) from None
     for tag in wish.tags:
         check_tag(escape_literal(tag))
-    if "" in wish.keys:
-        raise OptionError("--key is empty; name an entry")
+    for key in wish.keys:
+        if not key:
+            raise OptionError("--key is empty; name an entry")
+        if "~" in target.key(key):
+            raise OptionError(f"--key {shown(key)!r} is a name that the cache keeps for itself; name an entry")
     if asks and (json or not sys.stdin.isatty()):
         raise OptionError("nobody is there to be asked; give --yes, or --dry-run to count only")
 

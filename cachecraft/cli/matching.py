@@ -50,7 +50,7 @@ class Reach:
 
 
 def reach(server: Server, wish: Wish, watch: Callable[[float], object]) -> Reach:
-    """Count. A scan, unless there are only keys; ``watch`` is told how many keys have been met."""
+    """Count. A scan, unless there are only keys; ``watch`` is told how far it has come, of all names there are."""
     found = Reach(dict.fromkeys(wish.parts(), 0))
     target = server.target
     seen = set()
@@ -66,10 +66,10 @@ def reach(server: Server, wish: Wish, watch: Callable[[float], object]) -> Reach
 
 
 def _scan(server: Server, wish: Wish, found: Reach, seen: set[bytes], watch: Callable[[float], object]) -> None:
-    target, prefix, met = server.target, server.target.prefix.encode(), 0
+    target, prefix = server.target, server.target.prefix.encode()
     tests = _tests(target, wish)
     alone = len(tests) == 1 and not wish.tags and wish.patterns  # then the server need not tell of the others
-    for names in server.scan(target.pattern(wish.patterns[0] if alone else "*")):
+    for names in server.scan(target.pattern(wish.patterns[0] if alone else "*"), watch):
         names = [name for name in names if not is_internal(name, prefix)]  # noqa: PLW2901 - what is left of them
         slots = glance(server, names, front=FRONT) if wish.tags else [Slot(name, "", None, None, b"") for name in names]
         for slot in slots:
@@ -78,8 +78,6 @@ def _scan(server: Server, wish: Wish, found: Reach, seen: set[bytes], watch: Cal
                 found.counts[part] += 1
             if hit and slot.key not in seen:
                 _note(found, [slot.key])
-        met += len(names)
-        watch(met)
 
 
 def _note(found: Reach, names: Sequence[bytes]) -> None:

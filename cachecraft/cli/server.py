@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -16,7 +16,7 @@ import redis
 from redis import exceptions
 
 from cachecraft._core.errors import BackendError, BackendRefused, BackendTimeout
-from cachecraft.backends.commands import Command, scan
+from cachecraft.backends.commands import SCAN_COUNT, Command, scan
 from cachecraft.backends.failures import failure
 from cachecraft.backends.lines import Line
 from cachecraft.cli.target import TIMEOUT
@@ -63,12 +63,18 @@ class Server:
         """
         return granted(*self.ask(command))
 
-    def scan(self, pattern: str) -> Iterator[list[bytes]]:
-        """Names that match, a portion at a time. Whatever is there all the while is met, perhaps twice."""
-        cursor = 0
+    def scan(self, pattern: str, watch: Callable[[float], object] | None = None) -> Iterator[list[bytes]]:
+        """Names that match, a portion at a time. Whatever is there all the while is met, perhaps twice.
+
+        ``watch`` is told how many names of the database, whoever's, have been passed by.
+        """
+        cursor = passed = 0
         while True:
             found, names = self.one(*scan(cursor, pattern))
             yield names
+            passed += SCAN_COUNT
+            if watch is not None:
+                watch(passed)
             cursor = int(found)
             if not cursor:
                 return

@@ -81,11 +81,9 @@ def _sampled(server: Server, sample: int, console: Console) -> tuple[list[Slot],
     """So many keys of the namespace, and whether they are all."""
     prefix = server.target.prefix.encode()
     slots: list[Slot] = []
-    names = server.names()
-    with progress(console, "looking at keys", min(sample or names, names) if names else None) as watch:
-        for found in server.scan(f"{server.target.prefix}*"):
+    with progress(console, "looking at keys", server.names()) as watch:
+        for found in server.scan(f"{server.target.prefix}*", watch):
             slots += glance(server, [name for name in found if not is_internal(name, prefix)], front=FRONT)
-            watch(len(slots))
             if sample and len(slots) >= sample:
                 return slots[:sample], False
     return slots, True
