@@ -97,4 +97,4 @@ def progress(console: Console, label: str, total: float | None, indent: int = 0)
     )
     with shape:
         task = shape.add_task(label, total=total)
-        yield lambda done: shape.update(task, completed=done)
+        yield lambda done: shape.update(task, completed=done if total is None else min(done, total))
