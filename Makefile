@@ -12,7 +12,7 @@ BENCHES = $(filter $(BENCH),$(wildcard benchmarks/*.py)) $(filter-out $(BENCH),$
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test lint types unit test-all demo bench race chaos redis-server clean
+.PHONY: help test lint types unit test-all demo bench race chaos pictures redis-server clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -54,6 +54,9 @@ race: $(VENV)/.with-dev redis-server ## processes that read and write, with faul
 
 chaos: $(VENV)/.with-dev redis-server ## production under a hail of faults, then calm; SECONDS=60 ARGS="--seed 1"
 	$(BIN)/python -m tests.chaos.harness --seconds $(SECONDS) $(ARGS)
+
+pictures: $(VENV)/.with-dev redis-server ## the pictures of the documentation, drawn anew
+	$(BIN)/python -m tests.pictures
 
 redis-server:
 	@.ci/ensure-redis
