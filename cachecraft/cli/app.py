@@ -14,6 +14,7 @@ from cachecraft.cli.inspect import inspect
 from cachecraft.cli.invalidate import invalidate
 from cachecraft.cli.keys import keys
 from cachecraft.cli.ttl import ttl
+from cachecraft.cli.watch import watch
 
 app = typer.Typer(
     name="cachecraft",
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
 )
-for command in (doctor, keys, ttl, inspect, invalidate, bench, demo):
+for command in (doctor, keys, ttl, inspect, invalidate, watch, bench, demo):
     app.command()(command)
 
 
