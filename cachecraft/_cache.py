@@ -5,40 +5,45 @@ It opens nothing before it is first used, so a module can be decorated at import
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from inspect import Parameter, Signature, isawaitable, iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
+from cachecraft._books import BY_HAND, Books
 from cachecraft._core import flights
 from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import BackendError, ClosedError, OptionError, OptionTypeError
+from cachecraft._core.events import Hook, Hooks
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.policy import Duration, Policy
-from cachecraft._core.ports import Backend, Function, Keeper
-from cachecraft._core.tally import Tally
+from cachecraft._core.ports import Backend, Keeper
 from cachecraft._core.templates import check_pattern, escape_pattern
 from cachecraft._drivers import Crew, Driver
 from cachecraft._options import LoadOptions
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
 from cachecraft.backends.guard import UNGUARDED, Guard
 from cachecraft.backends.local import LocalKeeper
-from cachecraft.backends.memory import Memory
+from cachecraft.backends.memory import EMPTY, Memory
 from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote import RemoteKeeper
 from cachecraft.backends.transports import Dialling
+from cachecraft.hooks import log_event
 from cachecraft.serializers import MsgpackSerializer
-from cachecraft.stats import Stats
+from cachecraft.stats import Snapshot, Stats
 
 T = TypeVar("T")
+
+log: Final = logging.getLogger("cachecraft")
 
 
 class BareCache:
@@ -65,6 +70,9 @@ class BareCache:
         encryption_keys: encrypts values in Redis with AES-GCM (extra ``cachecraft[crypto]``): a key of 16, 24 or 32
             random bytes, or several, of which the first encrypts and all decrypt. What is not encrypted with one of
             them is then a miss. Keys, tags, sizes and times stay readable.
+        hooks: functions that are told of events (see ``cachecraft.hooks``), none of them on a hit in memory.
+        publish_stats: how often this process publishes its counters to Redis, for ``cachecraft stats``; five seconds
+            by default, ``None`` for never.
         clock, random: seconds that only grow, and a number in [0, 1); for tests.
 
     Raises:
@@ -82,14 +90,15 @@ class BareCache:
         # Re-entrant, because the garbage collector may run anybody's destructor, and that may use the cache.
         self._lock = threading.RLock()
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._tallies: dict[weakref.ref[Any], Tally] = {}
-        #: What the functions counted that are gone.
-        self._past = Tally()
+        self.books = Books()
+        #: Whom to tell of events. Those who tell hold this very list.
+        self._hooks: list[Hook] = []
+        self._added: list[Hook] = []
         self._settings: Settings | None = None
         self._keeper: Keeper | None = None
         self._closed = False
         #: Counters of all that was asked of this cache, by functions and by hand.
-        self.stats = Stats(self._all_tallies, self._counters)
+        self.stats = Stats(self.books.tallies, self._counters)
         _caches.add(self)
         if url_or_backend is not None:
             self._configure(url_or_backend, options)
@@ -105,6 +114,7 @@ class BareCache:
             settings = replace(settings, enabled=False)
         with self._lock:
             self._settings = settings
+            self._hooks[:] = [*settings.hooks, *self._added]
             self._closed = False
             old = self._taken_down()
         for handle in list(self._handles):
@@ -150,6 +160,8 @@ class BareCache:
             settings = self.settings
             if self._closed:
                 raise ClosedError("this cache is closed; make another")
+            if log_event not in self._hooks and log.isEnabledFor(logging.DEBUG):
+                self._hooks.append(log_event)
             keeper: Keeper
             if settings.url.startswith("memory://"):
                 memory = Memory(
@@ -158,15 +170,18 @@ class BareCache:
                     clock=settings.clock,
                     random=settings.random,
                 )
-                keeper, driver = LocalKeeper(memory), Driver(None, Crew())
+                keeper, driver = LocalKeeper(memory, self._hooks), Driver(None, Crew())
             else:
-                backend = settings.backend or _redis(settings)
+                backend = settings.backend or _redis(settings, self._hooks)
                 serializer = settings.serializer or MsgpackSerializer()
-                keeper, driver = RemoteKeeper(settings, backend, serializer), Driver(backend, Crew())
-            tally = Tally()
-            loose = keeper.function(_loose_subject(), self._policy({}), tally, self._prefix, fn=None, serializer=None)
+                keeper = RemoteKeeper(settings, backend, serializer, self._hooks)
+                driver = Driver(backend, Crew())
+            record = self.books.enter(driver, BY_HAND)
+            subject, policy = _loose_subject(), self._policy({})
+            loose = keeper.function(subject, policy, record.tally, self._prefix, fn=None, serializer=None)
+            record.place = getattr(loose, "table", None)
             if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
-                self._loose_tally, self._loose = tally, loose
+                self._loose_tally, self._loose = record.tally, loose
                 self._keeper, self._driver = keeper, driver
 
     @property
@@ -181,27 +196,34 @@ class BareCache:
             )
         return Policy.of(options).under(self.settings.ttl, self.settings.jitter)
 
-    def adopt(self, handle: Any, tally: Tally) -> None:
+    def add_hook(self, hook: Hook) -> None:
+        """Have ``hook`` told of events from now on, whatever the cache is configured to later; see ``hooks=``."""
+        with self._lock:
+            self._added.append(hook)
+            self._hooks.append(hook)
+            if self._keeper is not None:
+                self._keeper.heed()
+
+    def adopt(self, handle: Any) -> None:
         """Take note of a decorated function."""
         self._handles.add(handle)
-        self._tallies[weakref.ref(handle, self._fold)] = tally
-
-    def _fold(self, ref: weakref.ref[Any]) -> None:
-        """A function is gone; what it counted stays."""
-        self._past.add(self._tallies.pop(ref))
-
-    def _all_tallies(self) -> Iterable[tuple[Tally, int]]:
-        for ref, tally in list(self._tallies.items()):
-            handle = ref()
-            if handle is not None:
-                yield tally, handle.memory_hits()
-        yield self._past, 0
-        if self._driver is not None:
-            yield self._loose_tally, _memory_hits(self._loose)
 
     def _counters(self) -> dict[str, float]:
+        """What is counted for the cache as a whole; a new number here is one more line."""
         backend = self._driver.backend if self._driver is not None else None
-        return backend.counters() if isinstance(backend, Guard) else dict(UNGUARDED)
+        memory = getattr(self._keeper, "memory", None)
+        return {
+            **(backend.counters() if isinstance(backend, Guard) else UNGUARDED),
+            **(memory.counters() if memory is not None else EMPTY),
+        }
+
+    def snapshot(self) -> Snapshot:
+        """All counters at this moment, function by function: for metrics, and for what is published."""
+        snapshot = Snapshot(self.namespace, self.books.read(), self._counters())
+        backend = self._driver.backend if self._driver is not None else None
+        if isinstance(backend, Guard):
+            snapshot.redis, snapshot.redis_errors = backend.timings.durations(), backend.timings.errors()
+        return snapshot
 
     # -- by hand; each operation once, as a flow, and driven twice -------------------------------------------
 
@@ -479,6 +501,7 @@ class BareCache:
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
+        self.books.after_fork()
         for handle in list(self._handles):
             handle.after_fork()
         if self._driver is not None:
@@ -531,10 +554,10 @@ def _dialling(settings: Settings) -> Dialling:
     return Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
 
 
-def _redis(settings: Settings) -> Guard:
+def _redis(settings: Settings, hooks: Hooks) -> Guard:
     dialling, trust = _dialling(settings), settings.on_failover == "trust"
     backend, spare = RedisBackend(dialling, trust=trust), RedisBackend(replace(dialling, pool_size=1), trust=trust)
-    return Guard(backend, spare, loud=settings.on_unreachable == "raise")
+    return Guard(backend, spare, loud=settings.on_unreachable == "raise", hooks=hooks)
 
 
 def _key(key: object) -> str:
@@ -558,11 +581,6 @@ def _tags(tags: Sequence[str]) -> tuple[str, ...]:
 
 def _with_ttl(options: dict[str, Any], ttl: Any) -> dict[str, Any]:
     return {**options, "ttl": ttl} if ttl is not None else options
-
-
-def _memory_hits(function: Function) -> int:
-    table = getattr(function, "table", None)
-    return table.hits if table is not None else 0
 
 
 def _loose_subject() -> Subject:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from cachecraft._core.events import Hook
 from cachecraft._core.policy import Duration, Jitter
 from cachecraft.serializers import Serializer
 
@@ -63,5 +64,7 @@ class CacheOptions(TypedDict, total=False):
     on_unreachable: Literal["journal", "raise"]
     serializer: Serializer | None
     encryption_keys: bytes | Sequence[bytes] | None
+    hooks: Sequence[Hook]
+    publish_stats: Duration | None
     clock: Callable[[], float]
     random: Callable[[], float]

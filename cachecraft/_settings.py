@@ -6,11 +6,12 @@ import os
 import random as _random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from cachecraft._core.errors import OptionError, OptionTypeError
+from cachecraft._core.events import Hook
 from cachecraft._core.policy import INHERIT, Jitter, jitter_of, seconds
 from cachecraft._core.ports import Backend
 from cachecraft.serializers import Keyring, Serializer
@@ -42,6 +43,8 @@ class Settings:
     on_unreachable: str = "journal"
     serializer: Serializer | None = None
     encryption_keys: Keyring | None = None
+    hooks: Sequence[Hook] = ()
+    publish_stats: float | None = 5.0
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = _random.random
 
@@ -68,6 +71,7 @@ class Settings:
             jitter=DEFAULT_JITTER if jitter is INHERIT else cast("Jitter | None", jitter),
             timeout=seconds(self.timeout, "timeout"),
             connect_timeout=seconds(self.connect_timeout, "connect_timeout"),
+            publish_stats=None if self.publish_stats is None else seconds(self.publish_stats, "publish_stats"),
             encryption_keys=_keyring(self.encryption_keys, self.url),
         )._checked()
 
@@ -90,6 +94,8 @@ class Settings:
         given: tuple[Any, ...] = (self.clock, self.random)
         if not all(map(callable, given)):
             raise OptionTypeError("clock= and random= must be functions without arguments that answer a number")
+        if not isinstance(self.hooks, (list, tuple)) or not all(map(callable, self.hooks)):
+            raise OptionTypeError(f"hooks={self.hooks!r} must be a list of functions that take an event")
         check_serializer(self.serializer)
         if self.on_failover not in ("flush", "trust"):
             raise OptionError(f"on_failover={self.on_failover!r} must be 'flush' or 'trust'")

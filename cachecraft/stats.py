@@ -1,4 +1,4 @@
-"""What happened, counted: per function, and summed over a cache; knows no key and no value.
+"""What happened, as users read it: the counters of one function, or of all functions of a cache.
 
 Hits in memory are counted in the nodes where they happen and summed when asked for, so that a hit pays one addition.
 """
@@ -7,24 +7,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
+from cachecraft._core.durations import Durations
 from cachecraft._core.tally import NUMBERS, Tally
 
 
 class Stats:
     """A live view of the counters of one function, or of all functions of a cache.
 
-    Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once. Those of a cache tell of Redis too:
-    ``journal`` (invalidations that have yet to reach Redis), ``journaled`` (all that ever had to wait),
-    ``breaker_open`` (1 while Redis is not asked), ``breaker_opened`` (how often that came).
+    Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once. Those of a cache tell of the whole
+    too: ``memory_entries``, ``memory_bytes`` and ``evictions`` of what is held in memory; ``journal`` (invalidations
+    that have yet to reach Redis), ``journaled`` (all that ever had to wait), ``breaker_open`` (1 while Redis is not
+    asked), ``breaker_opened`` (how often that came).
     """
 
     __slots__ = ("_more", "_sources")
 
     def __init__(
-        self,
-        sources: Callable[[], Iterable[tuple[Tally, int]]],
-        more: Callable[[], Mapping[str, float]] | None = None,
+        self, sources: Callable[[], Iterable[Tally]], more: Callable[[], Mapping[str, float]] | None = None
     ) -> None:
         self._sources = sources
         self._more = more
@@ -32,10 +34,9 @@ class Stats:
     def as_dict(self) -> dict[str, float]:
         """All numbers, and ``hit_rate`` and ``mean_load_time`` (seconds)."""
         totals: dict[str, float] = dict.fromkeys(NUMBERS, 0)
-        for tally, memory_hits in self._sources():
+        for tally in self._sources():
             for name in NUMBERS:
                 totals[name] += getattr(tally, name)
-            totals["hits"] += memory_hits
         calls = totals["hits"] + totals["misses"]
         totals["hit_rate"] = totals["hits"] / calls if calls else 0.0
         totals["mean_load_time"] = totals["load_time"] / totals["loads"] if totals["loads"] else 0.0
@@ -45,10 +46,10 @@ class Stats:
 
     @property
     def reasons(self) -> dict[str, int]:
-        """Misses in the backend by reason."""
+        """Misses by reason."""
         merged: Counter[str] = Counter()
-        for tally, _ in self._sources():
-            merged.update(tally.reasons)
+        for tally in self._sources():
+            merged.update(tally.all_reasons)
         return dict(merged)
 
     def __getattr__(self, name: str) -> float:
@@ -65,3 +66,59 @@ class Stats:
             f"{name}={numbers[name]:g}" for name in ("hits", "misses", "loads", "errors", "stale", "waits")
         )
         return f"<Stats {shown}, hit_rate={numbers['hit_rate']:.1%}>"
+
+
+@dataclass(slots=True)
+class Counted:
+    """What one function has counted, and what it holds in memory."""
+
+    tally: Tally = field(default_factory=Tally)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Calls by how they ended; see ``OUTCOMES``."""
+    loads: Durations = field(default_factory=Durations)
+    waits: Durations = field(default_factory=Durations)
+    entries: int = 0
+    bytes: int = 0
+
+    def add(self, other: Counted) -> None:
+        self.tally.add(other.tally)
+        self.outcomes.update(other.outcomes)
+        self.loads.merge(other.loads)
+        self.waits.merge(other.waits)
+        self.entries += other.entries
+        self.bytes += other.bytes
+
+    @property
+    def requests(self) -> int:
+        return sum(self.outcomes.values())
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """All counters of a cache at one moment, for those who hand them on: metrics, and what is published."""
+
+    namespace: str
+    functions: dict[str, Counted] = field(default_factory=dict)
+    """By name. No counter is ever less than in an earlier snapshot of the same cache."""
+    cache: dict[str, float] = field(default_factory=dict)
+    """What is counted for the cache as a whole."""
+    redis: dict[str, Durations] = field(default_factory=dict)
+    """Round trips, by operation."""
+    redis_errors: dict[str, int] = field(default_factory=dict)
+    """Those that failed, by operation."""
+
+
+OUTCOMES: Final = ("hit", "near_hit", "stale", "miss", "error")
+"""How a call ended: with a fresh value from where entries are kept, with one from the near cache, with one past its
+ttl, with what a loader returned, with what it raised."""
+
+
+def outcomes(tally: Tally) -> Counter[str]:
+    """Calls by outcome; each is counted once."""
+    return Counter(
+        hit=tally.hits - tally.near_hits - (tally.stale - tally.grace),
+        near_hit=tally.near_hits,
+        stale=tally.stale,
+        miss=tally.misses - tally.grace - tally.raised,
+        error=tally.raised,
+    )

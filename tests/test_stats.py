@@ -131,4 +131,4 @@ def test_functions_that_are_gone_leave_their_counts_and_nothing_else(cache: Cach
         cache.cached(lambda: None)()
     gc.collect()
     assert cache.stats.misses == cache.stats.loads == 50
-    assert len(cache._tallies) < 10
+    assert len(cache.books) < 10

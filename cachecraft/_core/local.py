@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from cachecraft._core import flights
+from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Join, Load, Spawn, Stopped, passable
 from cachecraft._core.entry import Verdict
+from cachecraft._core.events import Hooks
 from cachecraft._core.flights import FAILED, FLYING, LANDED, Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Found, Run
@@ -22,7 +23,11 @@ class LocalPlace(Protocol):
 
     policy: Policy
     tally: Tally
+    hooks: Hooks
 
+    @property
+    def label(self) -> str: ...
+    def clock(self) -> float: ...
     def lookup(self, values: Any) -> Any: ...
     def look(self, lookup: Any) -> Found: ...
     def board(self, lookup: Any) -> tuple[Flight, bool]: ...
@@ -44,12 +49,17 @@ def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
         return _taken(found)
     if found.verdict in (Verdict.EARLY, Verdict.STALE):
         yield from _refresh_behind(place, lookup, run)
-        place.tally.stale += found.verdict is Verdict.STALE
+        if found.verdict is Verdict.STALE:
+            noting.served_stale(place, "stale")
         return _taken(found)
-    place.tally.misses += 1
-    if found.verdict is Verdict.GRACE:
-        return (yield from _with_grace(place, lookup, run, found))
-    return (yield from obtain(place, lookup, run))
+    noting.missed(place, found.reason)
+    try:
+        if found.verdict is Verdict.GRACE:
+            return (yield from _with_grace(place, lookup, run, found))
+        return (yield from obtain(place, lookup, run))
+    except Exception:
+        place.tally.raised += 1
+        raise
 
 
 def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> Flow[Any]:
@@ -67,10 +77,12 @@ def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> F
         if not flights.may_wait(flight):
             break
         place.tally.waits += 1
+        began = place.clock()
         try:
             patience = yield from Join(flight, patience)
         finally:
             flights.waited(flight)
+            noting.wait_ended(place, began, in_time=flight.state != FLYING)
         if flight.state == LANDED:
             return place.share(flight)
         if flight.state == FAILED:
@@ -134,6 +146,7 @@ def _taken(found: Found) -> Any:
 
 def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
     flights.enter(flight)
+    flight.number = noting.load_started(place)
     try:
         return place.land(flight, (yield from Load(run, place.policy.timeout, flight)))
     except BaseException as error:
@@ -143,12 +156,15 @@ def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
 
 def _load_alone(place: LocalPlace, run: Run) -> Flow[Any]:
     """Run the loader for this caller only, and keep nothing."""
-    place.tally.loads += 1
+    number, began = noting.load_started(place), place.clock()
+    error: BaseException | None = None
     try:
         return (yield from Load(run, place.policy.timeout))
-    except Exception:
-        place.tally.errors += 1
+    except BaseException as raised:
+        error = raised
         raise
+    finally:
+        noting.load_ended(place, number, place.clock() - began, error)
 
 
 def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[Any]:
@@ -164,13 +180,13 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
         if flight.state == LANDED:
             return place.share(flight)
         if flight.state == FLYING:
-            place.tally.stale += 1
+            noting.served_stale(place, "grace")
             return _taken(old)
         raise passable(flight.result) if flight.state == FAILED else TimeoutError
     except Exception:
         if place.look(lookup).node is not old.node:
             raise  # invalidated meanwhile: the old value must not come back
-        place.tally.stale += 1
+        noting.served_stale(place, "grace")
         place.postpone(lookup)
         return _taken(old)
 

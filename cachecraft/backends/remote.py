@@ -14,7 +14,7 @@ from functools import partial
 from hashlib import blake2b
 from typing import Any, Final, NoReturn
 
-from cachecraft._core import flows, writing
+from cachecraft._core import flows, noting, writing
 from cachecraft._core.calls import Subject, Values, prefix_of
 from cachecraft._core.effects import Delete, Flow, Reading, Sweep
 from cachecraft._core.entry import (
@@ -36,7 +36,9 @@ from cachecraft._core.entry import (
     unpack,
 )
 from cachecraft._core.errors import CorruptError, OptionError, UnkeyableError, UnserializableError, told
+from cachecraft._core.events import Hooks, Invalidated, tell
 from cachecraft._core.flights import Flight
+from cachecraft._core.heat import Heat
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Backend, Lease, Run
 from cachecraft._core.sight import ASIDE, Seek, Sight
@@ -76,8 +78,11 @@ class Remote:
     ) -> None:
         self.keeper = keeper
         self.subject = subject
+        self.label = subject.label
         self.policy = policy
         self.tally = tally
+        self.hooks: Hooks = keeper.hooks
+        self.asked_for = keeper.heat.add
         self.prefix = prefix
         self.serializer = serializer
         self.schema = schema
@@ -242,7 +247,7 @@ class Remote:
         policy = self.policy
         try:
             if policy.when is not None and not policy.when(value):
-                self.tally.not_kept += 1
+                noting.declined(self)
                 return None
             payload = self.serializer.dumps(value)
             ttl = policy.lifetime(value).draw(self.random())
@@ -308,7 +313,7 @@ class Remote:
             return None
 
     def refuse(self, error: Exception) -> None:
-        self.tally.refused += 1
+        noting.refused(self, told(error))
         if self.subject.label not in self.keeper.refused:
             self.keeper.refused.add(self.subject.label)
             log.warning("a result of %s is not stored: %s", self.subject.label, told(error))
@@ -354,11 +359,12 @@ class Remote:
 
     def drop(self, values: Values) -> Flow[int]:
         dropped = yield from Delete((self.seek(values).key,))
-        self.tally.invalidated += dropped
+        noting.dropped(self, "call", dropped)
         return dropped
 
     def drop_all(self) -> Flow[int]:
         yield from Delete((self.own,))
+        noting.dropped(self, "function", 0)
         return 0
 
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> Remote:
@@ -373,8 +379,10 @@ class Remote:
 class RemoteKeeper:
     """Keeps the entries of a whole cache in Redis."""
 
-    def __init__(self, settings: Any, backend: Backend, serializer: Serializer) -> None:
+    def __init__(self, settings: Any, backend: Backend, serializer: Serializer, hooks: Hooks = ()) -> None:
         self.settings = settings
+        self.hooks = hooks
+        self.heat = Heat()
         self.backend = backend
         self.serializer = serializer
         self.heart = Heart(backend.perform)
@@ -421,19 +429,28 @@ class RemoteKeeper:
         self._claims.claim(f"{prefix}{subject.stem}{subject.version or ''}", fn)
 
     def delete(self, wire: str) -> Flow[int]:
-        return (yield from Delete((wire,)))
+        return self._told("key", (yield from Delete((wire,))))
 
     def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
-        return (yield from Sweep(prefix, pattern, progress))
+        return self._told("pattern", (yield from Sweep(prefix, pattern, progress)))
 
     def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
         # The watched stamp falls first: who reads it standing knows that no tag had fallen.
         fallen = Delete((prefix + ANY, *(tag_key(prefix, tag) for tag in tags)))
         yield from fallen
-        return 0
+        return self._told("tags", 0)
 
     def clear(self, prefixes: Iterable[str]) -> Flow[None]:
         yield from Delete(tuple(prefix + ROOT for prefix in prefixes))
+        self._told("everything", 0)
+
+    def _told(self, by: Any, count: int) -> int:
+        if self.hooks:
+            tell(self.hooks, Invalidated(by, count=count))
+        return count
+
+    def heed(self) -> None:
+        """There is a hook now: whoever has something to tell looks each time."""
 
     def complain(self, error: BaseException) -> None:
         """Say that Redis fails: at most once in half a minute."""

@@ -17,7 +17,7 @@ from cachecraft._core.calls import ATOMIC, Subject, Values
 from cachecraft._core.errors import UnkeyableError
 from cachecraft._core.flights import ABANDONED, Flight
 from cachecraft.backends.doomed import Retired
-from cachecraft.backends.eviction import NO_KEY, Node
+from cachecraft.backends.eviction import ENTRY_BYTES, NO_KEY, Node
 from cachecraft.backends.isolation import plain_enum
 from cachecraft.backends.nodes import Grave, Named, Shelf, place
 
@@ -328,6 +328,14 @@ class Table:
             if not (self.tagged and self.memory.wary):
                 return sum(map(len, places))
             return sum(not node.fallen for nodes in places for node in nodes.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of these entries, as far as they are weighed; a sum over them, so ask for it now and then only."""
+        with self.memory.lock:
+            self.memory.reap()
+            shelves = [shelf.nodes for shelf in self.all_shelves if shelf.current]
+            return sum(node.size + ENTRY_BYTES for nodes in shelves for node in nodes.values())
 
     def forget(self) -> None:
         """Let go of every node as it is, in whatever state the indexes are."""
