@@ -13,12 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from cachecraft._core.tally import NUMBERS, Tally
-from cachecraft.stats import Counted, outcomes
+from cachecraft.stats import BY_HAND, OTHERS, Counted, outcomes
 
-BY_HAND: Final = "(by hand)"
-"""Stands for what is kept by ``cache.set``, ``cache.get_or_load`` and so on."""
-OTHERS: Final = "(others)"
-"""Stands for the functions beyond the first so many."""
 MOST: Final = 1000
 """Functions that have a name here: whoever monitors them is to be bounded too."""
 
@@ -142,7 +138,9 @@ class Books:
                 _complete(counted)
                 if label in self._told:
                     _never_less(counted, self._told[label])
-            self._told = functions
+            self._told = dict(functions)
+        if BY_HAND in functions and not _has_counted(functions[BY_HAND].tally):
+            del functions[BY_HAND]  # most caches are never used so
         return functions
 
     def __len__(self) -> int:
@@ -156,6 +154,10 @@ class Books:
 
 def _noting(gone: deque[Record], record: Record) -> Callable[[object], None]:
     return lambda _: gone.append(record)
+
+
+def _has_counted(tally: Tally) -> bool:
+    return any(getattr(tally, name) for name in NUMBERS)
 
 
 def _copy(tally: Tally) -> Tally:

@@ -17,13 +17,14 @@ from inspect import Parameter, Signature, isawaitable, iscoroutinefunction
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack, overload
 
-from cachecraft._books import BY_HAND, Books
+from cachecraft._books import Books
 from cachecraft._core import flights
 from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import BackendError, ClosedError, OptionError, OptionTypeError
 from cachecraft._core.events import Hook, Hooks
+from cachecraft._core.heat import Heat
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.policy import Duration, Policy
 from cachecraft._core.ports import Backend, Keeper
@@ -34,12 +35,14 @@ from cachecraft._settings import OPTIONS, Settings, environment, redacted, switc
 from cachecraft.backends.guard import UNGUARDED, Guard
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import EMPTY, Memory
+from cachecraft.backends.publisher import Publisher
 from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote import RemoteKeeper
 from cachecraft.backends.transports import Dialling
 from cachecraft.hooks import log_event
+from cachecraft.reports import Reporter
 from cachecraft.serializers import MsgpackSerializer
-from cachecraft.stats import Snapshot, Stats
+from cachecraft.stats import BY_HAND, Snapshot, Stats
 
 T = TypeVar("T")
 
@@ -174,8 +177,9 @@ class BareCache:
             else:
                 backend = settings.backend or _redis(settings, self._hooks)
                 serializer = settings.serializer or MsgpackSerializer()
-                keeper = RemoteKeeper(settings, backend, serializer, self._hooks)
-                driver = Driver(backend, Crew())
+                keeper, driver = RemoteKeeper(settings, backend, serializer, self._hooks), Driver(backend, Crew())
+                if isinstance(backend, Guard) and settings.publish_stats is not None:
+                    keeper.publisher = _publisher(self, backend, keeper.heat, settings.publish_stats)
             record = self.books.enter(driver, BY_HAND)
             subject, policy = _loose_subject(), self._policy({})
             loose = keeper.function(subject, policy, record.tally, self._prefix, fn=None, serializer=None)
@@ -183,6 +187,8 @@ class BareCache:
             if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
                 self._loose_tally, self._loose = record.tally, loose
                 self._keeper, self._driver = keeper, driver
+                if isinstance(keeper, RemoteKeeper) and keeper.publisher is not None:
+                    keeper.publisher.start()
 
     @property
     def _prefix(self) -> str:
@@ -558,6 +564,23 @@ def _redis(settings: Settings, hooks: Hooks) -> Guard:
     dialling, trust = _dialling(settings), settings.on_failover == "trust"
     backend, spare = RedisBackend(dialling, trust=trust), RedisBackend(replace(dialling, pool_size=1), trust=trust)
     return Guard(backend, spare, loud=settings.on_unreachable == "raise", hooks=hooks)
+
+
+def _publisher(cache: BareCache, guard: Guard, heat: Heat, period: float) -> Publisher:
+    counters = weakref.WeakMethod(cache.snapshot)  # it must not keep the cache alive
+
+    def snapshot() -> Snapshot | None:
+        count = counters()
+        return None if count is None else count()
+
+    backend: Any = guard.backend
+    return Publisher(
+        backend,
+        Reporter(snapshot, heat),
+        prefix=prefix_of(cache.namespace),
+        period=period,
+        may=lambda: not (guard.breaker.open or guard.journal),
+    )
 
 
 def _key(key: object) -> str:

@@ -13,6 +13,11 @@ from typing import Final
 from cachecraft._core.durations import Durations
 from cachecraft._core.tally import NUMBERS, Tally
 
+BY_HAND: Final = "(by hand)"
+"""The name of what is kept by ``cache.set``, ``cache.get_or_load`` and so on."""
+OTHERS: Final = "(others)"
+"""The name of all functions beyond the first so many."""
+
 
 class Stats:
     """A live view of the counters of one function, or of all functions of a cache.
@@ -81,12 +86,20 @@ class Counted:
     bytes: int = 0
 
     def add(self, other: Counted) -> None:
-        self.tally.add(other.tally)
-        self.outcomes.update(other.outcomes)
-        self.loads.merge(other.loads)
-        self.waits.merge(other.waits)
+        self._count(other, 1)
         self.entries += other.entries
         self.bytes += other.bytes
+
+    def forget(self, other: Counted) -> None:
+        """Take away what had been counted by then; what it holds, it holds."""
+        self._count(other, -1)
+
+    def _count(self, other: Counted, times: int) -> None:
+        self.tally.add(other.tally, times)
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] += times * count
+        self.loads.merge(other.loads, times)
+        self.waits.merge(other.waits, times)
 
     @property
     def requests(self) -> int:
@@ -104,8 +117,26 @@ class Snapshot:
     """What is counted for the cache as a whole."""
     redis: dict[str, Durations] = field(default_factory=dict)
     """Round trips, by operation."""
-    redis_errors: dict[str, int] = field(default_factory=dict)
+    redis_errors: Counter[str] = field(default_factory=Counter)
     """Those that failed, by operation."""
+
+    def add(self, other: Snapshot) -> None:
+        """Sum up with another cache, or another process."""
+        for name, counted in other.functions.items():
+            self.functions.setdefault(name, Counted()).add(counted)
+        for number, value in other.cache.items():
+            self.cache[number] = self.cache.get(number, 0) + value
+        for operation, durations in other.redis.items():
+            self.redis.setdefault(operation, Durations()).merge(durations)
+        self.redis_errors.update(other.redis_errors)
+
+    def forget(self, other: Snapshot) -> None:
+        """Take away what had been counted by then."""
+        for name, counted in other.functions.items():
+            self.functions.setdefault(name, Counted()).forget(counted)
+        for operation, durations in other.redis.items():
+            self.redis.setdefault(operation, Durations()).merge(durations, -1)
+        self.redis_errors.subtract(other.redis_errors)
 
 
 OUTCOMES: Final = ("hit", "near_hit", "stale", "miss", "error")

@@ -31,9 +31,10 @@ class Durations:
         self.counts[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
 
-    def merge(self, other: Durations) -> None:
-        self.counts = [mine + theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
-        self.seconds += other.seconds
+    def merge(self, other: Durations, times: int = 1) -> None:
+        """Add what the other has; with ``times=-1``, take it away."""
+        self.counts = [mine + times * theirs for mine, theirs in zip(self.counts, other.counts, strict=True)]
+        self.seconds += times * other.seconds
 
     def raise_to(self, other: Durations) -> None:
         """Be nowhere less than the other."""

@@ -1,8 +1,8 @@
 """Which keys are asked for most, as far as few counters can tell; knows nothing else about a key.
 
 Misra and Gries, "Finding repeated elements", 1982, in batches: when there are twice as many keys as are wanted, what
-the first of the others has is taken from all, and who has nothing left goes. So a key that was asked for more often than
-one time in ``room`` is still there, and no count is too high.
+the first of the others has is taken from all, and who has nothing left goes. So a key that was asked for more often
+than one time in ``room`` is still there, and no count is too high.
 """
 
 from __future__ import annotations

@@ -97,16 +97,18 @@ class Tally:
             reasons["absent"] = reasons.get("absent", 0) + unsaid
         return reasons
 
-    def add(self, other: Tally) -> None:
-        self.reasons.update(dict(other.reasons))  # a copy: somebody may count a new one meanwhile
-        self.load_counts = _sums(self.load_counts, other.load_counts)
-        self.wait_counts = _sums(self.wait_counts, other.wait_counts)
+    def add(self, other: Tally, times: int = 1) -> None:
+        """Add what the other has; with ``times=-1``, take it away."""
+        for reason, count in dict(other.reasons).items():  # a copy: somebody may count a new one meanwhile
+            self.reasons[reason] += times * count
+        self.load_counts = _sums(self.load_counts, other.load_counts, times)
+        self.wait_counts = _sums(self.wait_counts, other.wait_counts, times)
         for name in NUMBERS:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+            setattr(self, name, getattr(self, name) + times * getattr(other, name))
 
 
-def _sums(some: list[int], others: list[int]) -> list[int]:
-    return [one + other for one, other in zip(some, others, strict=True)]
+def _sums(some: list[int], others: list[int], times: int) -> list[int]:
+    return [one + times * other for one, other in zip(some, others, strict=True)]
 
 
 NUMBERS: Final = tuple(name for name, each in Tally.__dataclass_fields__.items() if each.type in ("int", "float"))

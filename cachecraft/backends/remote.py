@@ -46,6 +46,7 @@ from cachecraft._core.tally import Tally
 from cachecraft.backends.claims import Claims
 from cachecraft.backends.heart import Heart
 from cachecraft.backends.isolation import Copier, copier
+from cachecraft.backends.publisher import Publisher
 from cachecraft.backends.redis import ROOT
 from cachecraft.serializers import Serializer, compress, decompress, fingerprint
 
@@ -383,6 +384,7 @@ class RemoteKeeper:
         self.settings = settings
         self.hooks = hooks
         self.heat = Heat()
+        self.publisher: Publisher | None = None
         self.backend = backend
         self.serializer = serializer
         self.heart = Heart(backend.perform)
@@ -465,9 +467,13 @@ class RemoteKeeper:
             each.clear()
         self.heart.after_fork()
         self.backend.after_fork()
+        if self.publisher is not None:
+            self.publisher.after_fork()
 
     def close(self) -> None:
         self.heart.close()
+        if self.publisher is not None:
+            self.publisher.close()
 
     def __repr__(self) -> str:
         return f"<RemoteKeeper {self.backend!r}>"

@@ -27,8 +27,8 @@ class Timings:
         """All of them, failures too, by operation."""
         return {operation(kind): Durations(each.counts, each.seconds) for kind, each in dict(self._durations).items()}
 
-    def errors(self) -> dict[str, int]:
-        return {operation(kind): count for kind, count in dict(self._errors).items()}
+    def errors(self) -> Counter[str]:
+        return Counter({operation(kind): count for kind, count in dict(self._errors).items()})
 
     def __repr__(self) -> str:
         return f"<Timings: {self.durations()}>"
