@@ -619,6 +619,11 @@ def _itself(key: str) -> str:
 _caches: Final[weakref.WeakSet[BareCache]] = weakref.WeakSet()
 
 
+def caches() -> list[BareCache]:
+    """Every cache of this process that has been configured."""
+    return [cache for cache in list(_caches) if cache._settings is not None]
+
+
 def _after_fork_in_child() -> None:
     flights.after_fork()
     for cache in list(_caches):
