@@ -34,12 +34,13 @@ _HEAD: Final = struct.Struct("<d")
 
 @dataclass(slots=True)
 class Report:
-    """What one process has counted. Times are in seconds."""
+    """What one cache in one process has counted. Times are in seconds."""
 
+    id: bytes
     host: str
     pid: int
     up: float
-    """How long ago its cache was opened."""
+    """How long ago it was opened."""
     counted: Snapshot
     keys: list[tuple[str, float]] = field(default_factory=list)
     """The keys that were asked for most of late, and how often a second; hits in memory are not among these."""
@@ -77,7 +78,7 @@ class Reporter:
         return _HEAD.pack(time.monotonic() - self._opened) + content
 
 
-def read(data: bytes, namespace: str) -> Report | None:
+def read(data: bytes, namespace: str, id: bytes = b"") -> Report | None:  # noqa: A002 - it is one
     """A report, or ``None`` if it is none."""
     try:
         (up,) = _HEAD.unpack_from(data)
@@ -85,6 +86,7 @@ def read(data: bytes, namespace: str) -> Report | None:
         if told["format"] != _FORMAT:
             return None
         return Report(
+            id,
             str(told["host"]),
             int(told["pid"]),
             float(up),

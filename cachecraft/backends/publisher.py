@@ -145,15 +145,15 @@ class Board:
         self._transport = Transport(dialling, _no_greeting)
         self._keys = [place_key(prefix, number) for number in range(PLACES)]
 
-    def read(self) -> list[bytes]:
-        """The reports that are there.
+    def read(self) -> list[tuple[bytes, bytes]]:
+        """The reports that are there, each with the id of who wrote it.
 
         Raises:
             BackendError: they cannot be read.
         """
         chunks = [self._keys[at : at + _AT_ONCE] for at in range(0, PLACES, _AT_ONCE)]
         found = [slot for reply in self._transport.execute([("MGET", *keys) for keys in chunks]) for slot in reply]
-        return [slot[HANDLE:] for slot in found if slot is not None and slot.startswith(_MARK)]
+        return [(slot[1:HANDLE], slot[HANDLE:]) for slot in found if slot is not None and slot.startswith(_MARK)]
 
     def close(self) -> None:
         self._transport.close()

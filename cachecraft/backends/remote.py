@@ -52,6 +52,8 @@ from cachecraft.serializers import Serializer, compress, decompress, fingerprint
 
 log: Final = logging.getLogger("cachecraft")
 
+FUNCTION: Final = "~fn:"
+"""What the name of the stamp that all entries of a function carry begins with."""
 ANY: Final = "~any"
 """The stamp that falls with every tag: read before a load whose tags are known only after it."""
 _CODECS: Final = {"zlib": ZLIB, "zstd": ZSTD}
@@ -89,7 +91,7 @@ class Remote:
         self.schema = schema
         self.aged = policy.aged
         #: The stamps all of its entries carry: the namespace's and its own.
-        self.own = f"{prefix}~fn:{subject.label}"
+        self.own = f"{prefix}{FUNCTION}{subject.label}"
         #: What its keys end in while another release's entry, or another function's, has the key itself.
         self.beside = f"{ASIDE}{blake2b(schema + self.own.encode(), digest_size=8).hexdigest()}"
         self._mixed = False

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from cachecraft.cli.demo import demo
+from cachecraft.cli.stats import stats
+from cachecraft.cli.top import top
 
 app = typer.Typer(
     name="cachecraft",
@@ -17,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
 )
 app.command()(demo)
+app.command()(stats)
+app.command()(top)
 
 
 def _version(wanted: bool) -> None:
