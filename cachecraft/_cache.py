@@ -179,7 +179,7 @@ class BareCache:
                 serializer = settings.serializer or MsgpackSerializer()
                 keeper, driver = RemoteKeeper(settings, backend, serializer, self._hooks), Driver(backend, Crew())
                 if isinstance(backend, Guard) and settings.publish_stats is not None:
-                    keeper.publisher = _publisher(self, backend, keeper.heat, settings.publish_stats)
+                    keeper.publisher = _publisher(self, settings, backend, keeper.heat)
             record = self.books.enter(driver, BY_HAND)
             subject, policy = _loose_subject(), self._policy({})
             loose = keeper.function(subject, policy, record.tally, self._prefix, fn=None, serializer=None)
@@ -566,19 +566,18 @@ def _redis(settings: Settings, hooks: Hooks) -> Guard:
     return Guard(backend, spare, loud=settings.on_unreachable == "raise", hooks=hooks)
 
 
-def _publisher(cache: BareCache, guard: Guard, heat: Heat, period: float) -> Publisher:
+def _publisher(cache: BareCache, settings: Settings, guard: Guard, heat: Heat) -> Publisher:
     counters = weakref.WeakMethod(cache.snapshot)  # it must not keep the cache alive
 
     def snapshot() -> Snapshot | None:
         count = counters()
         return None if count is None else count()
 
-    backend: Any = guard.backend
     return Publisher(
-        backend,
+        _dialling(settings),
         Reporter(snapshot, heat),
-        prefix=prefix_of(cache.namespace),
-        period=period,
+        prefix=prefix_of(settings.namespace),
+        period=settings.publish_stats or 0.0,
         may=lambda: not (guard.breaker.open or guard.journal),
     )
 

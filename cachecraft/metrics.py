@@ -98,7 +98,7 @@ WAITS: Final = Family(
     "histogram",
     "How long calls waited for somebody else's load.",
     _FUNCTION,
-    _of_functions(lambda counted: counted.waits),
+    lambda snapshot: [((name,), each.waits) for name, each in snapshot.functions.items() if each.waits.count],
     "seconds",
 )
 REDIS: Final = Family(

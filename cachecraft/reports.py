@@ -146,8 +146,8 @@ def _told(counted: Counted) -> dict[str, Any]:
     numbers = {name: value for name in NUMBERS if (value := getattr(counted.tally, name))}
     told = {
         "numbers": numbers,
-        "outcomes": dict(counted.outcomes),
-        "reasons": dict(counted.tally.reasons),
+        "outcomes": dict(+counted.outcomes),
+        "reasons": dict(+counted.tally.reasons),
         "loads": counted.loads.counts if counted.loads.count else [],
         "waits": counted.waits.counts if counted.waits.count else [],
         "held": [counted.entries, counted.bytes] if counted.entries else [],

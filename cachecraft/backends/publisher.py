@@ -15,12 +15,14 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final, Protocol
 
 from cachecraft._core.effects import Store
 from cachecraft._core.entry import HANDLE, TOKEN
 from cachecraft._core.errors import BackendError, told
-from cachecraft.backends.redis import STATS, RedisBackend
+from cachecraft.backends.commands import PLANS
+from cachecraft.backends.redis import STATS
 from cachecraft.backends.transports import Dialling, Talk, Transport
 
 log: Final = logging.getLogger("cachecraft")
@@ -46,15 +48,16 @@ class Source(Protocol):
 
 
 class Publisher:
-    """Lays down a report every so many seconds, in a daemon thread of its own: if it has changed, or would expire.
+    """Lays down a report every so many seconds, if it has changed or would expire.
 
-    Whatever goes wrong is of no consequence: it is tried again a period later.
+    It has a daemon thread and a connection of its own, so that no call ever waits for it. Whatever goes wrong is of no
+    consequence: it is tried again a period later.
     """
 
     def __init__(
-        self, backend: RedisBackend, source: Source, *, prefix: str, period: float, may: Callable[[], bool]
+        self, dialling: Dialling, source: Source, *, prefix: str, period: float, may: Callable[[], bool]
     ) -> None:
-        self._backend = backend
+        self._transport = Transport(replace(dialling, pool_size=1), _no_greeting)
         self._source = source
         self._prefix = prefix
         self._period = period
@@ -75,6 +78,7 @@ class Publisher:
         """In a forked child: another process, which has a place of its own."""
         closed = self._closed
         self._reset()
+        self._transport.after_fork()
         self._closed = closed
         if not closed:
             self._source.after_fork()
@@ -91,6 +95,7 @@ class Publisher:
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self._transport.close()
 
     def _run(self) -> None:
         # Many processes that begin together are not to publish together.
@@ -131,8 +136,10 @@ class Publisher:
             self._last, self._written = content, now
 
     def _put(self, number: int, held: bytes, report: bytes) -> bool:
-        # Not by way of the guard: this is no traffic of the cache, to be timed, counted and told of.
-        return bool(self._backend.perform(Store(place_key(self._prefix, number), held, report, 3 * self._period)))
+        # As entries are stored, but not by way of the guard: this is no traffic of the cache, to be timed and counted.
+        effect = Store(place_key(self._prefix, number), held, report, 3 * self._period)
+        plan = PLANS[Store]
+        return bool(plan.answer(effect, self._transport.execute(plan.commands(effect))))
 
     def __repr__(self) -> str:
         return f"<Publisher {'closed' if self._closed else f'every {self._period:g} s'}, place {self._number}>"

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json as jsonlib
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
@@ -71,16 +70,25 @@ def top(
 
 def _top(reader: Reader, interval: float, times: int, rows: int, *, as_json: bool) -> int:
     console = open_console(json=as_json)
-    live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
-    screen: AbstractContextManager[Any] = live or nullcontext()
-    with screen:
-        for frame in frames(reader, interval, times):
-            if as_json:
-                print(jsonlib.dumps(frame.as_json(reader.namespace)), flush=True)
-            elif live is not None:
-                live.update(_shown(frame, reader.namespace, rows), refresh=True)
-            else:
-                console.print(_shown(frame, reader.namespace, rows))
+    looks = frames(reader, interval, times)
+    if console.is_terminal and not as_json:
+        return _watch(console, reader.namespace, looks, rows)
+    for frame in looks:
+        if as_json:
+            print(jsonlib.dumps(frame.as_json(reader.namespace)), flush=True)
+        else:
+            console.print(_shown(frame, reader.namespace, rows))
+    return DONE
+
+
+def _watch(console: Console, namespace: str, looks: Iterator[Frame], rows: int) -> int:
+    """One frame over the other, until somebody has seen enough."""
+    try:
+        with Live(console=console, auto_refresh=False) as live:
+            for frame in looks:
+                live.update(_shown(frame, namespace, rows), refresh=True)
+    except KeyboardInterrupt:
+        pass
     return DONE
 
 

@@ -23,7 +23,7 @@ try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
     from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
 except ModuleNotFoundError as missing:
-    if missing.name != "prometheus_client":
+    if not (missing.name or "").startswith("prometheus_client"):
         raise
     raise ModuleNotFoundError(
         "cachecraft.integrations.prometheus needs prometheus-client; install it with:"
