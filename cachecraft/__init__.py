@@ -4,16 +4,20 @@ The house, from the top; imports point down only:
 
     __init__          the public names
     cli               the command ``cachecraft``
+    integrations      Prometheus, OpenTelemetry
     _api              ``Cache`` and the decorators with their types and documentation
     _writes           what ``invalidates`` and ``updates`` make of a function
     _decorators       what ``cached`` makes of one
     _cache            a cache without its decorators: settings, namespaces, the work by hand
+    _books            the counters of each function, of those that are gone too
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
     _drivers          runs flows, for threads and for tasks: the only home of asyncio and of waiting
     backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, remote), which
-                      a guard (breaker, journal, prober) spares and makes up for while it is away
+                      a guard (breaker, journal, prober) spares and makes up for while it is away; and a publisher
     serializers       values to bytes and back
     stats, keys       counters to read; keys to build by hand
+    hooks, metrics, reports
+                      what hooks are told; what is measured, by name; what a process publishes of itself
     _core             the thinking part: no I/O, no clock, no colour
         local, flows  what happens in a call, for memory and for Redis, as generators that yield what may block
         writing       what happens in Redis when a value is renewed, brought or written through
@@ -25,7 +29,8 @@ The house, from the top; imports point down only:
         keys          canonical identity of values; escaping, templates, globs
         policy        durations, jitter, the options of one function
         entry         what is stored, byte by byte, and whether it may be served
-        ports, tally, errors
+        noting, events    what is noted down of a call, and what hooks are told
+        ports, tally, durations, heat, errors
 
 A call goes ``_wrappers`` (a hit ends here) -> ``_core`` flow -> ``_drivers`` -> ``backends``.
 """

@@ -34,25 +34,37 @@ class Place(Protocol):
 class Record:
     """One function in the books."""
 
-    __slots__ = ("label", "place", "tally")
+    __slots__ = ("label", "near", "place", "tally")
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.tally = Tally()
         self.place: Place | None = None
+        self.near = False
+        """Whether that place is near to where entries are kept, rather than it."""
 
-    def sum(self) -> Tally:
-        """All that it has counted, in a tally of its own."""
-        total = Tally()
-        total.add(self.tally)
-        total.hits += self.place.hits if self.place is not None else 0
-        return total
+    def settle(self, place: Place | None, *, near: bool) -> None:
+        """Its function has been bound to a place; to none in memory, perhaps."""
+        self.place, self.near = place, near
 
     def leave(self) -> None:
         """Its function is about to be bound to another place, or to none."""
         place, self.place = self.place, None
         if place is not None:
-            self.tally.hits += place.hits
+            self._add_hits(self.tally, place)
+
+    def sum(self) -> Tally:
+        """All that it has counted, in a tally of its own."""
+        total = Tally()
+        total.add(self.tally)
+        if self.place is not None:
+            self._add_hits(total, self.place)
+        return total
+
+    def _add_hits(self, tally: Tally, place: Place) -> None:
+        hits = place.hits
+        tally.hits += hits
+        tally.near_hits += hits if self.near else 0
 
     def __repr__(self) -> str:
         return f"<Record of {self.label}>"
@@ -128,8 +140,9 @@ class Books:
         """What each function has counted, by name; no counter is less than the last time."""
         functions: dict[str, Counted] = {}
         for record, tally in self.sums():
-            counted = functions.setdefault(record.label, Counted())
-            counted.tally.add(tally)
+            counted = functions.setdefault(record.label, Counted(tally))
+            if counted.tally is not tally:
+                counted.tally.add(tally)
             if record.place is not None:
                 counted.entries += record.place.count
                 counted.bytes += record.place.bytes

@@ -183,7 +183,7 @@ class BareCache:
             record = self.books.enter(driver, BY_HAND)
             subject, policy = _loose_subject(), self._policy({})
             loose = keeper.function(subject, policy, record.tally, self._prefix, fn=None, serializer=None)
-            record.place = getattr(loose, "table", None)
+            record.settle(getattr(loose, "table", None), near=driver.backend is not None)
             if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
                 self._loose_tally, self._loose = record.tally, loose
                 self._keeper, self._driver = keeper, driver

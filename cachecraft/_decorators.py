@@ -130,7 +130,8 @@ class Handle:
                 if self._function is None:  # else a destructor was here first
                     function.connect(partial(self._bind, slow=self._slow_of(function)))
                     self._function = function
-                    self.record.place = getattr(function, "table", None)
+                    near = self.cache.driver.backend is not None
+                    self.record.settle(getattr(function, "table", None), near=near)
             return self._function
 
     def _slow_unbound(self, values: tuple[Any, ...]) -> Any:

@@ -379,6 +379,12 @@ def test_the_dashboard_shows_every_metric() -> None:
         assert f"cachecraft_{family.name.replace('.', '_')}" in text, family.name
 
 
+def test_the_documentation_names_every_metric(exposed: dict[str, set[str]]) -> None:
+    text = (MONITORING.parent / "monitoring.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(cachecraft_\w+)`", text))
+    assert told == {re.sub("_(bucket|count|sum)$", "", name) for name in exposed}
+
+
 # -- the extras ----------------------------------------------------------------------------------------------
 
 

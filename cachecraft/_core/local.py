@@ -72,7 +72,7 @@ def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> F
             if found is not None and found.verdict in (Verdict.FRESH, Verdict.EARLY):
                 # Somebody landed between our first look and our boarding.
                 place.give_up(flight)
-                return _taken(found)
+                return _given(found)
             return (yield from _lead(place, flight, run))
         if not flights.may_wait(flight):
             break
@@ -144,6 +144,11 @@ def _taken(found: Found) -> Any:
     return found.take()
 
 
+def _given(found: Found) -> Any:
+    """The value, to a call that has been counted as a miss."""
+    return found.node.value
+
+
 def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
     flights.enter(flight)
     flight.number = noting.load_started(place)
@@ -181,14 +186,14 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
             return place.share(flight)
         if flight.state == FLYING:
             noting.served_stale(place, "grace")
-            return _taken(old)
+            return _given(old)
         raise passable(flight.result) if flight.state == FAILED else TimeoutError
     except Exception:
         if place.look(lookup).node is not old.node:
             raise  # invalidated meanwhile: the old value must not come back
         noting.served_stale(place, "grace")
         place.postpone(lookup)
-        return _taken(old)
+        return _given(old)
 
 
 def _refresh_behind(place: LocalPlace, lookup: Any, run: Run) -> Flow[Flight | None]:

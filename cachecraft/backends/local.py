@@ -251,11 +251,10 @@ class Local:
             )
             if verdict is not Verdict.FRESH and node.expires > now:
                 verdict = Verdict.FRESH  # a refresh has just failed; this one is not tried again at once
-        missed = verdict is Verdict.GRACE  # and counted as such, whether it is served in the end or not
-        return Found(verdict, lambda: self._serve(node, hit=not missed), "expired", node)
+        return Found(verdict, lambda: self._serve(node), "expired", node)
 
-    def _serve(self, node: Node, *, hit: bool) -> Any:
-        node.hits += hit
+    def _serve(self, node: Node) -> Any:
+        node.hits += 1
         return node.value
 
     def board(self, lookup: Lookup) -> tuple[Flight, bool]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _serials: Final = itertools.count(1)
 _current: Final = attrgetter("current")
+_hits: Final = attrgetter("hits")
+_size: Final = attrgetter("size")
 
 
 def _atomic(key: Any, kind: object) -> bool:
@@ -316,7 +318,7 @@ class Table:
             places = [*(shelf.nodes for shelf in shelves), *self.memory.doomed.places(self)]
             # Where an object was not seen since, its shelf is among what was retired.
             nodes = {id(each): each for each in places}.values()
-            kept = sum(node.hits for each in nodes for node in each.values())
+            kept = sum(sum(map(_hits, each.values())) for each in nodes)
             return self.retired + sum(shelf.retired for shelf in shelves) + kept
 
     @property
@@ -331,11 +333,11 @@ class Table:
 
     @property
     def bytes(self) -> int:
-        """Bytes of these entries, as far as they are weighed; a sum over them, so ask for it now and then only."""
+        """What they weigh; a sum over them, so ask for it now and then only."""
         with self.memory.lock:
             self.memory.reap()
-            shelves = [shelf.nodes for shelf in self.all_shelves if shelf.current]
-            return sum(node.size + ENTRY_BYTES for nodes in shelves for node in nodes.values())
+            nodes = self.standing()
+        return sum(map(_size, nodes)) + ENTRY_BYTES * len(nodes)
 
     def forget(self) -> None:
         """Let go of every node as it is, in whatever state the indexes are."""
