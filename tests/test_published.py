@@ -22,6 +22,7 @@ from tests.callers import PATIENCE, until
 from tests.proxy import Proxy
 from tests.redis_kit import cache, colour, in_child, proxy  # noqa: F401 - fixtures
 from tests.servers import RedisServer
+from tests.test_redis_rights import ACL
 
 OFTEN = 0.05
 
@@ -262,6 +263,20 @@ def test_none_means_never_and_memory_has_nothing_to_publish(redis_url: str) -> N
         Cache(redis_url, publish_stats=0)
 
 
+def test_the_least_rights_of_a_cache_do(start_redis: Callable[..., RedisServer]) -> None:
+    server = start_redis()
+    server.cli("ACL", "SETUSER", "app", "reset", "on", ">password", *ACL.split())
+    url = server.url.replace("redis://", "redis://app:password@")
+    with Cache(url, namespace="shop", publish_stats=3600) as made:
+        made.get_or_load("k", lambda: 1)
+        publisher_of(made).publish()
+        board = Board(Dialling(url, 1.0, 1.0, 1), "shop:")
+        ((_, data),) = board.read()
+        board.close()
+        assert calls(reports.read(data, "shop") or pytest.fail("no report")) == {"miss": 1}
+        assert server.cli("ACL", "LOG") == []
+
+
 def test_a_report_is_bounded() -> None:
     functions = {f"f{n}": Counted(outcomes=Counter(hit=n)) for n in range(3 * FUNCTIONS)}
     kept = reports.bounded(functions)
@@ -306,6 +321,17 @@ def test_the_hottest_keys_are_told_with_how_often_they_are_asked_for(
         return [key for key, _ in found] == ["shop:k:2", "shop:k:3", "shop:k:1"] and len(set(rates)) == 3
 
     until(are_told)
+
+
+def test_a_key_that_grows_hot_late_is_found_too() -> None:
+    heat = Heat(room=50)
+    for n in range(60 * 40):
+        heat.add(f"early:{n % 60}")
+    for n in range(20_000):
+        heat.add(f"cold:{n}")
+        if n % 5 == 0:
+            heat.add("late")
+    assert heat.take(1)[0][0] == "late"
 
 
 def test_few_counters_find_the_hot_keys_among_many() -> None:

@@ -142,13 +142,20 @@ def counted(cache: Cache, function: Any) -> Counted:
 def test_misses_in_memory_tell_their_reason(cache: Cache, clock: FakeClock, colour: Colour) -> None:
     @cache.cached(ttl=10)
     @colour.loader
+    def plain(x: int) -> int:
+        return x
+
+    @cache.cached(ttl=10)
+    @colour.loader
     def load(x: object) -> Any:
         return [x]
 
-    colour(load(1)), colour(load((2,)))
-    clock.advance(11)
-    colour(load(1)), colour(load((2,))), colour(load(3))
-    assert load.stats.reasons == cache.stats.reasons == {"absent": 3, "expired": 2}
+    for function, other in ((plain, 2), (load, (2,))):
+        colour(function(1)), colour(function(other))
+        clock.advance(11)
+        colour(function(1)), colour(function(other)), colour(function(3))
+        assert function.stats.reasons == {"absent": 3, "expired": 2}
+    assert cache.stats.reasons == {"absent": 6, "expired": 4}
 
 
 def test_each_call_has_one_outcome(cache: Cache, clock: FakeClock, colour: Colour) -> None:

@@ -337,7 +337,8 @@ class Table:
         with self.memory.lock:
             self.memory.reap()
             nodes = self.standing()
-        return sum(map(_size, nodes)) + ENTRY_BYTES * len(nodes)
+        values: int = sum(map(_size, nodes))
+        return values + ENTRY_BYTES * len(nodes)
 
     def forget(self) -> None:
         """Let go of every node as it is, in whatever state the indexes are."""
