@@ -325,8 +325,9 @@ def test_the_hottest_keys_are_told_with_how_often_they_are_asked_for(
 
 def test_a_key_that_grows_hot_late_is_found_too() -> None:
     heat = Heat(room=50)
-    for n in range(60 * 40):
-        heat.add(f"early:{n % 60}")
+    for early in range(50):
+        for _ in range(100 + early):
+            heat.add(f"early:{early}")
     for n in range(20_000):
         heat.add(f"cold:{n}")
         if n % 5 == 0:
