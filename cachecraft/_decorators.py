@@ -127,10 +127,10 @@ class Handle:
                 function = self.cache.keeper.function(
                     self.subject, policy, self.tally, self.prefix, fn=self.fn, serializer=self.serializer
                 )
+                near = self.cache.driver.backend is not None
                 if self._function is None:  # else a destructor was here first
                     function.connect(partial(self._bind, slow=self._slow_of(function)))
                     self._function = function
-                    near = self.cache.driver.backend is not None
                     self.record.settle(getattr(function, "table", None), near=near)
             return self._function
 

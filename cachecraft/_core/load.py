@@ -120,14 +120,13 @@ def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) 
 def load_alone(place: RemotePlace, run: Run) -> Flow[Any]:
     """Run the loader for this caller only, and keep nothing."""
     number, began = noting.load_started(place), place.clock()
-    error: BaseException | None = None
     try:
-        return (yield from Load(run, place.policy.timeout))
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
+        value = yield from Load(run, place.policy.timeout)
+    except BaseException as error:
         noting.load_ended(place, number, place.clock() - began, error)
+        raise
+    noting.load_ended(place, number, place.clock() - began)
+    return value
 
 
 def share(flight: Flight) -> Any:

@@ -162,14 +162,13 @@ def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
 def _load_alone(place: LocalPlace, run: Run) -> Flow[Any]:
     """Run the loader for this caller only, and keep nothing."""
     number, began = noting.load_started(place), place.clock()
-    error: BaseException | None = None
     try:
-        return (yield from Load(run, place.policy.timeout))
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
+        value = yield from Load(run, place.policy.timeout)
+    except BaseException as error:
         noting.load_ended(place, number, place.clock() - began, error)
+        raise
+    noting.load_ended(place, number, place.clock() - began)
+    return value
 
 
 def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[Any]:
