@@ -4,19 +4,25 @@ The house, from the top; imports point down only:
 
     __init__          the public names
     cli               the command ``cachecraft``
+    integrations      Prometheus, OpenTelemetry
     _api              ``Cache`` and the decorators with their types and documentation
     _writes           what ``invalidates`` and ``updates`` make of a function
     _decorators       what ``cached`` makes of one
-    _cache            a cache without its decorators: what it is told, what it counts, the work by hand
+    _cache            a cache without its decorators: what it is told, and the work by hand
     _life             how it is configured, opened, forked, closed
     _by_hand          what is done by hand, each operation once
+    _making           what a cache is made of, made of its settings
+    _books            the counters of each function, of those that are gone too
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
     _callables        what a callable says of itself: its parameters, its name, whether it is async
     _drivers, _crew   runs flows, for threads and for tasks, and what goes on behind the callers' backs
     backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, sealing,
-                      remote), which a guard (breaker, journal, prober) spares and makes up for while it is away
+                      remote), which a guard (breaker, journal, prober) spares and makes up for while it is away; near,
+                      which pairs them, and its listener; and a publisher of what is counted
     serializers       values to bytes and back
     stats, keys       counters to read; keys to build by hand
+    hooks, metrics, reports
+                      what hooks are told; what is measured, by name; what a process publishes of itself
     _core             the thinking part: no I/O, no clock, no colour
         local, flows  what happens in a call, for memory and for Redis, as generators that yield what may block
         writing       what happens in Redis when a value is renewed, brought or written through
@@ -28,7 +34,8 @@ The house, from the top; imports point down only:
         keys          canonical identity of values; escaping, templates, globs
         policy        durations, jitter, the options of one function
         entry         what is stored, byte by byte, and whether it may be served
-        ports, tally, errors
+        noting, events    what is noted down of a call, and what hooks are told
+        ports, tally, durations, heat, errors
 
 A call goes ``_wrappers`` (a hit ends here) -> ``_core`` flow -> ``_drivers`` -> ``backends``.
 """

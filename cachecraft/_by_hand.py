@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from inspect import Parameter, Signature
 from typing import Any
 
+from cachecraft._books import Record
 from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.errors import BackendError, OptionError, OptionTypeError
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Keeper
-from cachecraft._core.tally import Tally
 from cachecraft._core.templates import check_pattern, escape_pattern
 from cachecraft._settings import Settings
 
@@ -24,16 +24,17 @@ from cachecraft._settings import Settings
 class ByHand:
     """What may be done by hand to one cache, for as long as it is open."""
 
-    def __init__(self, cache: object, settings: Settings, keeper: Keeper) -> None:
+    def __init__(self, cache: object, settings: Settings, keeper: Keeper, record: Record) -> None:
         self._cache = weakref.ref(cache)  # weak, so that a cache nobody holds is collected at once
         self._settings = settings
         self._keeper = keeper
         self._prefix = prefix_of(settings.namespace)
-        self.tally = Tally()
+        self._tally = record.tally
         #: What is kept under keys that no function made.
         self._loose = keeper.function(
-            _loose_subject(), self._policy({}), self.tally, self._prefix, fn=None, serializer=None
+            _loose_subject(), self._policy({}), record.tally, self._prefix, fn=None, serializer=None
         )
+        record.settle(getattr(self._loose, "table", None), near=not settings.url.startswith("memory://"))
 
     def place(self, key: str, options: dict[str, Any], tags: Sequence[str] = ()) -> tuple[Any, Any]:
         """Where a key is kept, and under what: one that a function made leads to that function's own results."""
@@ -78,7 +79,7 @@ class ByHand:
                 count += yield from drop
             except BackendError as error:  # the others are to be tried all the same
                 failure = failure or error
-        self.tally.invalidated += count
+        self._tally.invalidated += count
         if failure is not None:
             raise failure
         return count
@@ -90,10 +91,6 @@ class ByHand:
                 f"{min(unknown)}= is no option here; there are {', '.join(Policy.__dataclass_fields__)}"
             )
         return Policy.of(options).under(self._settings.ttl, self._settings.jitter)
-
-    def memory_hits(self) -> int:
-        table = getattr(self._loose, "table", None)
-        return table.hits if table is not None else 0
 
 
 def _key(key: object) -> str:

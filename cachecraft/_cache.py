@@ -1,9 +1,8 @@
-"""A cache without its decorators: what it is told, what it counts, and the work by hand, for threads and for tasks."""
+"""A cache without its decorators: what it is told, and the work by hand, for threads and for tasks."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar, Unpack, overload
 
@@ -13,12 +12,9 @@ from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import ClosedError, OptionTypeError
 from cachecraft._core.policy import Duration
 from cachecraft._core.ports import Backend
-from cachecraft._core.tally import Tally
 from cachecraft._life import Life
 from cachecraft._options import LoadOptions
-from cachecraft.backends.guard import UNGUARDED, Guard
-from cachecraft.backends.near_keeper import FAR, NearKeeper
-from cachecraft.stats import Stats
+from cachecraft.backends.near_keeper import NearKeeper
 
 T = TypeVar("T")
 
@@ -50,6 +46,9 @@ class BareCache(Life):
         near: ``True``, or ``Near(max_entries=..., max_staleness=...)``: entries of Redis are held in this process
             too, and served at the speed of memory. What another process invalidates is served here for
             ``max_staleness`` more at the most (1 second), and as a rule for milliseconds. Memory is near by itself.
+        hooks: functions that are told of events (see ``cachecraft.hooks``), none of them on a hit in memory.
+        publish_stats: how often this process publishes its counters to Redis, for ``cachecraft stats``; five seconds
+            by default, ``None`` for never.
         clock, random: seconds that only grow, and a number in [0, 1); for tests.
 
     Raises:
@@ -58,41 +57,9 @@ class BareCache(Life):
 
     def __init__(self, url_or_backend: str | Backend | None = "memory://", **options: Any) -> None:
         super().__init__()
-        self._tallies: dict[weakref.ref[Any], Tally] = {}
-        #: What the functions counted that are gone.
-        self._past = Tally()
-        #: Counters of all that was asked of this cache, by functions and by hand.
-        self.stats = Stats(self._all_tallies, self._counters)
         # Without a URL, the environment is asked when it is first used: so begins the default cache.
         if url_or_backend is not None:
             self._configure(url_or_backend, options)
-
-    # -- what it counts --------------------------------------------------------------------------------------
-
-    def adopt(self, handle: Any, tally: Tally) -> None:
-        """Take note of a decorated function."""
-        self._handles.add(handle)
-        self._tallies[weakref.ref(handle, self._fold)] = tally
-
-    def _fold(self, ref: weakref.ref[Any]) -> None:
-        """A function is gone; what it counted stays."""
-        self._past.add(self._tallies.pop(ref))
-
-    def _all_tallies(self) -> Iterable[tuple[Tally, int]]:
-        for ref, tally in list(self._tallies.items()):
-            handle = ref()
-            if handle is not None:
-                yield tally, handle.memory_hits()
-        yield self._past, 0
-        hand = self._hand
-        if hand is not None:
-            yield hand.tally, hand.memory_hits()
-
-    def _counters(self) -> dict[str, float]:
-        backend = self._driver.backend if self._driver is not None else None
-        counters = backend.counters() if isinstance(backend, Guard) else dict(UNGUARDED)
-        keeper = self._keeper
-        return {**counters, **(keeper.counters() if isinstance(keeper, NearKeeper) else FAR)}
 
     # -- by hand; each operation is a flow, driven for threads and for tasks ---------------------------------
 

@@ -24,7 +24,6 @@ from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
 from cachecraft._core.keys import qualified_name
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Function
-from cachecraft._core.tally import Tally
 from cachecraft._settings import check_serializer
 from cachecraft._wrappers import generate
 from cachecraft.stats import Stats
@@ -78,7 +77,8 @@ class Handle:
             vary=vary,
             version=self.policy.version,
         )
-        self.tally = Tally()
+        self.record = cache.books.enter(self, self.subject.label)
+        self.tally = self.record.tally
         # Re-entrant, because the garbage collector may run anybody's destructor, and that may call the function.
         self._lock = threading.RLock()
         self._function: Function | None = None
@@ -93,14 +93,14 @@ class Handle:
         self._order, self._call, self._bind = made.values, made.call, made.bind
         self._order.__qualname__ = self.subject.label  # what Python calls it when arguments do not fit
         self.wrapper = functools.update_wrapper(made.wrapper, fn, functools.WRAPPER_ASSIGNMENTS)
-        self.stats = Stats(lambda: [(self.tally, self.memory_hits())], self._near_hits)
+        self.stats = Stats(lambda: [self.record.sum()])
         for method in ("key", "get", "set", "refresh", "invalidate", "invalidate_all"):
             setattr(self.wrapper, method, getattr(self, method))
         for method in ("cache_info", "cache_clear", "cache_parameters", "stats", "cache"):
             setattr(self.wrapper, method, getattr(self, method))
         self.wrapper.__cachecraft__ = self  # type: ignore[attr-defined]  # how invalidates finds its way back
         self.unbind()
-        cache.adopt(self, self.tally)
+        cache.adopt(self)
 
     # -- binding ---------------------------------------------------------------------------------------------
 
@@ -114,6 +114,7 @@ class Handle:
             function, self._function = self._function, None
             if function is not None:
                 function.disconnect()
+                self.record.leave()
             self._bind(table={}, owners={}, now=_late, fence=None, steps=_NEVER, slow=self._slow_unbound)
 
     def function(self) -> Function:
@@ -127,9 +128,11 @@ class Handle:
                 function = self.cache.keeper.function(
                     self.subject, policy, self.tally, self.prefix, fn=self.fn, serializer=self.serializer
                 )
+                near = self.cache.driver.backend is not None
                 if self._function is None:  # else a destructor was here first
                     function.connect(partial(self._bind, slow=self._slow_of(function)))
                     self._function = function
+                    self.record.settle(getattr(function, "table", None), near=near)
             return self._function
 
     def _slow_unbound(self, values: tuple[Any, ...]) -> Any:
@@ -224,21 +227,11 @@ class Handle:
         return dropped
 
     def _forget_counts(self) -> None:
-        table = getattr(self._function, "table", None)
-        if table is not None:
-            table.forget_hits()
-        self.tally.__init__()  # type: ignore[misc]  # the same object, since others hold it
+        self.cache.books.begin_anew(self.record)
 
     def cache_parameters(self) -> dict[str, Any]:
         """The options this function was decorated with."""
         return dict(self._parameters)
-
-    def memory_hits(self) -> int:
-        table = getattr(self._function, "table", None)
-        return table.hits if table is not None else 0
-
-    def _near_hits(self) -> dict[str, float]:
-        return {"near_hits": getattr(self._function, "near_hits", 0)}
 
     def shared(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         """The values of a call with those of ``arguments`` that this function has a parameter for."""

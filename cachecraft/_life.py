@@ -1,10 +1,11 @@
 """The life of a cache: configured, opened when it is first used, forked, closed, and collected if nobody did.
 
-It knows what a cache is made of, and makes it; of functions only that they are to be told.
+It knows what a cache is made of, and what that has counted; of functions only that they are to be told.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -15,22 +16,22 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, Self
 
+from cachecraft._books import Books
 from cachecraft._by_hand import ByHand
 from cachecraft._core import flights
 from cachecraft._core.errors import ClosedError, OptionTypeError
+from cachecraft._core.events import Hook
 from cachecraft._core.ports import Backend, Keeper
-from cachecraft._crew import Crew
 from cachecraft._drivers import Driver
+from cachecraft._making import dialling, made
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
-from cachecraft.backends.guard import Guard
-from cachecraft.backends.listener import listener_for
-from cachecraft.backends.local import LocalKeeper
-from cachecraft.backends.memory import Memory
-from cachecraft.backends.near_keeper import NearKeeper
-from cachecraft.backends.redis import RedisBackend
-from cachecraft.backends.remote_keeper import RemoteKeeper
-from cachecraft.backends.transports import Dialling
-from cachecraft.serializers import MsgpackSerializer
+from cachecraft.backends.guard import UNGUARDED, Guard
+from cachecraft.backends.memory import EMPTY
+from cachecraft.backends.near_keeper import FAR, NearKeeper
+from cachecraft.hooks import log_event
+from cachecraft.stats import BY_HAND, Snapshot, Stats
+
+log: Final = logging.getLogger("cachecraft")
 
 
 class Life:
@@ -44,6 +45,12 @@ class Life:
         self._lock = threading.RLock()
         #: The functions that are bound to what it is made of.
         self._handles: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.books = Books()
+        #: Counters of all that was asked of this cache, by functions and by hand.
+        self.stats = Stats(self.books.tallies, self._counters)
+        #: Whom to tell of events. Those who tell hold this very list.
+        self._hooks: list[Hook] = []
+        self._added: list[Hook] = []
         self._settings: Settings | None = None
         self._keeper: Keeper | None = None
         self._hand: ByHand | None = None
@@ -56,11 +63,12 @@ class Life:
             raise OptionTypeError(f"{min(unknown)}= is no option of a cache; there are {', '.join(sorted(OPTIONS))}")
         settings = Settings.of(url, options)
         if settings.backend is None and not settings.url.startswith("memory://"):
-            _dialling(settings)  # looks at the URL, opens nothing
+            dialling(settings)  # looks at the URL, opens nothing
         if switched_off():
             settings = replace(settings, enabled=False)
         with self._lock:
             self._settings = settings
+            self._hooks[:] = [*settings.hooks, *self._added]
             self._closed = False
             old = self._taken_down()
         for handle in list(self._handles):
@@ -112,10 +120,48 @@ class Life:
             settings = self.settings
             if self._closed:
                 raise ClosedError("this cache is closed; make another")
-            keeper, driver = _made(settings)
-            hand = ByHand(self, settings, keeper)
+            if log_event not in self._hooks and log.isEnabledFor(logging.DEBUG):
+                self._hooks.append(log_event)
+            # Weakly: what is made here must not keep the cache alive.
+            keeper, driver, publisher = made(settings, self._hooks, _answering(weakref.WeakMethod(self.snapshot)))
+            hand = ByHand(self, settings, keeper, self.books.enter(driver, BY_HAND))
             if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
                 self._hand, self._keeper, self._driver = hand, keeper, driver
+                if publisher is not None:
+                    publisher.start()
+
+    # -- what it tells, and what it counts -------------------------------------------------------------------
+
+    def add_hook(self, hook: Hook) -> None:
+        """Have ``hook`` told of events from now on, whatever the cache is configured to later; see ``hooks=``."""
+        with self._lock:
+            self._added.append(hook)
+            self._hooks.append(hook)
+            if self._keeper is not None:
+                self._keeper.heed()
+
+    def adopt(self, handle: Any) -> None:
+        """Take note of a decorated function."""
+        self._handles.add(handle)
+
+    def _counters(self) -> dict[str, float]:
+        """What is counted for the cache as a whole; a new number here is one more line."""
+        backend = self._driver.backend if self._driver is not None else None
+        keeper = self._keeper
+        memory = getattr(keeper, "memory", None)
+        return {
+            **(backend.counters() if isinstance(backend, Guard) else UNGUARDED),
+            **(memory.counters() if memory is not None else EMPTY),
+            **(keeper.counters() if isinstance(keeper, NearKeeper) else FAR),
+        }
+
+    def snapshot(self) -> Snapshot:
+        """All counters at this moment, function by function: for metrics, and for what is published."""
+        snapshot = Snapshot(self.namespace, self.books.read(), self._counters())
+        backend = self._driver.backend if self._driver is not None else None
+        if isinstance(backend, Guard):
+            snapshot.redis, snapshot.redis_errors = backend.timings.durations(), backend.timings.errors()
+        return snapshot
 
     # -- its end ---------------------------------------------------------------------------------------------
 
@@ -163,6 +209,7 @@ class Life:
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
+        self.books.after_fork()
         for handle in list(self._handles):
             handle.after_fork()
         if self._driver is not None:
@@ -211,45 +258,20 @@ def _let_go(driver: Driver | None, keeper: Keeper | None) -> None:
         backend.close()
 
 
-def _made(settings: Settings) -> tuple[Keeper, Driver]:
-    if settings.url.startswith("memory://"):
-        memory = Memory(
-            max_entries=settings.max_entries,
-            max_bytes=settings.max_bytes,
-            clock=settings.clock,
-            random=settings.random,
-        )
-        return LocalKeeper(memory), Driver(None, Crew())
-    serializer = settings.serializer or MsgpackSerializer()
-    if settings.backend is not None:
-        return RemoteKeeper(settings, settings.backend, serializer), Driver(settings.backend, Crew())
-    dialling, near = _dialling(settings), settings.near
-    guard = _guarded(settings, dialling)
-    listener = listener_for(dialling, guard)
-    guard.changed = listener.changed
-    remote, driver = RemoteKeeper(settings, guard, serializer, listener), Driver(guard, Crew())
-    if near is None:
-        return remote, driver
-    memory = Memory(
-        max_entries=near.max_entries or settings.max_entries,
-        max_bytes=near.max_bytes or settings.max_bytes,
-        clock=settings.clock,
-        random=settings.random,
-    )
-    return NearKeeper(remote, memory, listener, near.staleness), driver
+def _answering(snapshot: weakref.WeakMethod[Callable[[], Snapshot]]) -> Callable[[], Snapshot | None]:
+    def answer() -> Snapshot | None:
+        count = snapshot()
+        return None if count is None else count()
 
-
-def _dialling(settings: Settings) -> Dialling:
-    return Dialling(settings.url, settings.timeout, settings.connect_timeout, settings.pool_size)
-
-
-def _guarded(settings: Settings, dialling: Dialling) -> Guard:
-    trust = settings.on_failover == "trust"
-    backend, spare = RedisBackend(dialling, trust=trust), RedisBackend(replace(dialling, pool_size=1), trust=trust)
-    return Guard(backend, spare, loud=settings.on_unreachable == "raise")
+    return answer
 
 
 _caches: Final[weakref.WeakSet[Life]] = weakref.WeakSet()
+
+
+def caches() -> list[Life]:
+    """Every cache of this process that has been configured."""
+    return [cache for cache in list(_caches) if cache._settings is not None]
 
 
 def _after_fork_in_child() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
+from cachecraft._core.events import Hook
 from cachecraft._core.nearness import Near
 from cachecraft._core.policy import Duration, Jitter
 from cachecraft.serializers import Serializer
@@ -66,5 +67,7 @@ class CacheOptions(TypedDict, total=False):
     serializer: Serializer | None
     encryption_keys: bytes | Sequence[bytes] | None
     near: bool | Near | None
+    hooks: Sequence[Hook]
+    publish_stats: Duration | None
     clock: Callable[[], float]
     random: Callable[[], float]

@@ -6,11 +6,12 @@ import os
 import random as _random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
 from cachecraft._core.errors import OptionError, OptionTypeError
+from cachecraft._core.events import Hook
 from cachecraft._core.nearness import Near, near_of
 from cachecraft._core.policy import INHERIT, Jitter, jitter_of, seconds
 from cachecraft._core.ports import Backend
@@ -44,6 +45,8 @@ class Settings:
     serializer: Serializer | None = None
     encryption_keys: Keyring | None = None
     near: Near | None = None
+    hooks: Sequence[Hook] = ()
+    publish_stats: float | None = 5.0
     clock: Callable[[], float] = time.monotonic
     random: Callable[[], float] = _random.random
 
@@ -70,6 +73,7 @@ class Settings:
             jitter=DEFAULT_JITTER if jitter is INHERIT else cast("Jitter | None", jitter),
             timeout=seconds(self.timeout, "timeout"),
             connect_timeout=seconds(self.connect_timeout, "connect_timeout"),
+            publish_stats=None if self.publish_stats is None else seconds(self.publish_stats, "publish_stats"),
             encryption_keys=_keyring(self.encryption_keys, self.url),
             near=near_of(self.near),
         )._checked()
@@ -85,17 +89,12 @@ class Settings:
                 raise OptionTypeError(f"{name}={value!r} must be a whole number")
             if value < 1:
                 raise OptionError(f"{name}={value!r} must be at least 1; to turn caching off give enabled=False")
-        if self.near is not None and self.backend is not None:
-            raise OptionError("near= listens to a Redis server, and a backend of your own is none; give a URL")
         if not isinstance(self.enabled, bool):
             raise OptionTypeError(f"enabled={self.enabled!r} must be True or False")
         above: Any = self.compress_above
         if above is not None and (isinstance(above, bool) or not isinstance(above, int) or above < 0):
             raise OptionTypeError(f"compress_above={above!r} must be a number of bytes, or None for never")
-        given: tuple[Any, ...] = (self.clock, self.random)
-        if not all(map(callable, given)):
-            raise OptionTypeError("clock= and random= must be functions without arguments that answer a number")
-        check_serializer(self.serializer)
+        self._check_given()
         if self.on_failover not in ("flush", "trust"):
             raise OptionError(f"on_failover={self.on_failover!r} must be 'flush' or 'trust'")
         if self.on_unreachable not in ("journal", "raise"):
@@ -103,6 +102,17 @@ class Settings:
         if self.compression not in ("zlib", "zstd"):
             raise OptionError(f"compression={self.compression!r} must be 'zlib' or 'zstd'")
         return self
+
+    def _check_given(self) -> None:
+        """What is not plain text or a number, but somebody's own."""
+        if self.near is not None and self.backend is not None:
+            raise OptionError("near= listens to a Redis server, and a backend of your own is none; give a URL")
+        given: tuple[Any, ...] = (self.clock, self.random)
+        if not all(map(callable, given)):
+            raise OptionTypeError("clock= and random= must be functions without arguments that answer a number")
+        if not isinstance(self.hooks, (list, tuple)) or not all(map(callable, self.hooks)):
+            raise OptionTypeError(f"hooks={self.hooks!r} must be a list of functions that take an event")
+        check_serializer(self.serializer)
 
 
 def check_serializer(serializer: object) -> None:

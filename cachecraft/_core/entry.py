@@ -167,6 +167,19 @@ def read_stamps(slot: bytes) -> tuple[bytes, ...]:
     return tuple(slot[at : at + TOKEN] for at in range(HANDLE + 1, end, TOKEN))
 
 
+def read_tags(front: bytes) -> tuple[str, ...]:
+    """The tag names of an entry, as far as ``front``, its first bytes, has them. It is not checked, so only to show.
+
+    Raises:
+        CorruptError: the bytes end before the header does.
+    """
+    start = HANDLE + 1 + TOKEN * len(read_stamps(front))
+    if len(front) < start + _BODY:
+        raise CorruptError("ends before its header does")
+    length = _HEADER.unpack_from(front, start)[-1]
+    return tuple(front[start + _BODY :][:length].decode("utf-8", "replace").split("\n"))
+
+
 def unpack(key: str, slot: bytes) -> Entry:
     """Read the entry that was stored under ``key``.
 

@@ -59,6 +59,8 @@ class Flight:
     """Clock seconds."""
     took = 0.0
     """Seconds that the loader ran, once it has."""
+    number = 0
+    """By what hooks know this load, if there are any."""
 
     @property
     def parent(self) -> Flight | None:

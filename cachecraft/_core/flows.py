@@ -19,7 +19,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
-from cachecraft._core import flights
+from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Join, Reading, Sleep
 from cachecraft._core.entry import MISSING, Verdict
 from cachecraft._core.errors import BackendError
@@ -51,14 +51,19 @@ def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
 def sought(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
     """As ``recall``."""
     arrived = place.clock()
+    place.asked_for(seek.key)
     decision = yield from _decide(place, seek, run, arrived)
     # The loader runs out here, where its own errors cannot be mistaken for the store's.
-    if isinstance(decision, Won):
-        return (yield from lead(place, decision, run))
+    try:
+        if isinstance(decision, Won):
+            return (yield from lead(place, decision, run))
+        if decision is _ALONE:
+            return (yield from load_alone(place, run))
+    except Exception:
+        place.tally.raised += 1
+        raise
     if isinstance(decision, Sight):
         return (yield from with_grace(place, seek, decision, run))
-    if decision is _ALONE:
-        return (yield from load_alone(place, run))
     return decision()
 
 
@@ -69,12 +74,12 @@ def _decide(place: RemotePlace, seek: Seek, run: Run, arrived: float) -> Flow[An
         sight = yield from look(place, seek)
         if sight.verdict in (Verdict.MISS, Verdict.GRACE):
             counted = True
-            place.tally.misses += 1
-            place.tally.reasons[sight.reason] += 1
+            noting.missed(place, sight.reason)
         return (yield from _settle(place, seek, sight, run, counted, arrived))
     except BackendError as error:
         place.failed(error)
-        place.tally.misses += not counted
+        if not counted:
+            noting.missed(place, "unreachable")
         return _ALONE
 
 
@@ -94,9 +99,14 @@ def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool
                 return _ALONE
             patience = yield from _join(place, flight, patience)
             if flight.state in (LANDED, FAILED):
+                place.tally.raised += flight.state == FAILED
                 return partial(share, flight)
         elif sight.loading is not None:
-            patience, seen = yield from _watch(place, seek, sight, patience)
+            began = place.clock()
+            try:
+                patience, seen = yield from _watch(place, seek, sight, patience)
+            finally:
+                noting.wait_ended(place, began, in_time=patience > 0)
         else:
             found = yield from acquire(place, sight.seek, sight.reading)
             if isinstance(found, Won):
@@ -113,7 +123,8 @@ def _settle(place: RemotePlace, seek: Seek, sight: Sight, run: Run, missed: bool
 def _serve(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Any]:
     if sight.verdict is not Verdict.FRESH:
         yield from refresh_behind(place, seek, sight, run)
-        place.tally.stale += sight.verdict is Verdict.STALE
+        if sight.verdict is Verdict.STALE:
+            noting.served_stale(place, "stale")
     elif seek.fill is not None:
         _keep_near(seek.fill, sight)
     return sight.take
@@ -150,10 +161,12 @@ def _lost(place: RemotePlace, seek: Seek, sought: Seek, reading: Reading) -> Flo
 
 def _join(place: RemotePlace, flight: Flight, patience: float) -> Flow[float]:
     place.tally.waits += 1
+    began = place.clock()
     try:
         return (yield from Join(flight, patience))
     finally:
         flights.waited(flight)
+        noting.wait_ended(place, began, in_time=flight.state != FLYING)
 
 
 def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flow[tuple[float, Sight | None]]:

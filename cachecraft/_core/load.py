@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cachecraft._core import flights
+from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Load, Release, Stamp, Store
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
@@ -51,11 +51,11 @@ def _fly(place: RemotePlace, flight: Flight, run: Run) -> Flow[Any]:
     """Run the loader, and have those who joined get what it comes to."""
     flight.began = place.clock()
     flights.enter(flight)
+    flight.number = noting.load_started(place)
     try:
         value = yield from Load(run, place.policy.timeout, flight)
     except BaseException as error:
-        _ended(place, flight)
-        place.tally.errors += 1
+        _ended(place, flight, error)
         flight.settle(FAILED if isinstance(error, Exception) else ABANDONED, error)
         raise
     _ended(place, flight)
@@ -76,11 +76,10 @@ def land(place: RemotePlace, flight: Flight, value: Any) -> None:
         flight.settle(LANDED, shared)
 
 
-def _ended(place: RemotePlace, flight: Flight) -> None:
+def _ended(place: RemotePlace, flight: Flight, error: BaseException | None = None) -> None:
     flights.leave(flight)
     flight.took = place.clock() - flight.began
-    place.tally.loads += 1
-    place.tally.load_time += flight.took
+    noting.load_ended(place, flight.number, flight.took, error)
 
 
 def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *, replaces: bool = False) -> Flow[bool]:
@@ -95,7 +94,7 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
         later = yield from Stamp(more + seek.watched, tuple(place.token() for _ in more + seek.watched))
         # The watched stamp falls with every tag: if it still stands, no tag fell while the loader ran.
         if later[len(more) :] != won.stamps[len(seek.tags) :] or None in later:
-            place.tally.store_lost += 1
+            noting.lost(place)
         else:
             known = tuple(stamp for stamp in later[: len(more)] if stamp is not None)
             made = tags + more
@@ -108,8 +107,9 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
     if seek.fill is not None:
         seek.fill.asked()
     stored = yield from Store(seek.key, held, entry, ttl, replaces)
-    place.tally.store_lost += not stored
-    if stored and seek.fill is not None:
+    if not stored:
+        noting.lost(place)
+    elif seek.fill is not None:
         seek.fill.found(value, made, ttl - place.policy.keep, cost)
     return stored
 
@@ -125,15 +125,14 @@ def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) 
 
 def load_alone(place: RemotePlace, run: Run) -> Flow[Any]:
     """Run the loader for this caller only, and keep nothing."""
-    place.tally.loads += 1
-    began = place.clock()
+    number, began = noting.load_started(place), place.clock()
     try:
-        return (yield from Load(run, place.policy.timeout))
-    except Exception:
-        place.tally.errors += 1
+        value = yield from Load(run, place.policy.timeout)
+    except BaseException as error:
+        noting.load_ended(place, number, place.clock() - began, error)
         raise
-    finally:
-        place.tally.load_time += place.clock() - began
+    noting.load_ended(place, number, place.clock() - began)
+    return value
 
 
 def share(flight: Flight) -> Any:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from cachecraft._core import flights
+from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Join, Load, Spawn, Stopped, passable
 from cachecraft._core.entry import Verdict
+from cachecraft._core.events import Hooks
 from cachecraft._core.flights import FAILED, FLYING, LANDED, Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Found, Run
@@ -24,7 +25,11 @@ class LocalPlace(Protocol):
 
     policy: Policy
     tally: Tally
+    hooks: Hooks
 
+    @property
+    def label(self) -> str: ...
+    def clock(self) -> float: ...
     def lookup(self, values: Any) -> Any: ...
     def look(self, lookup: Any) -> Found: ...
     def board(self, lookup: Any) -> tuple[Flight, Flight | None]: ...
@@ -47,12 +52,17 @@ def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
         return _taken(found)
     if found.verdict in (Verdict.EARLY, Verdict.STALE):
         yield from _refresh_behind(place, lookup, run)
-        place.tally.stale += found.verdict is Verdict.STALE
+        if found.verdict is Verdict.STALE:
+            noting.served_stale(place, "stale")
         return _taken(found)
-    place.tally.misses += 1
-    if found.verdict is Verdict.GRACE:
-        return (yield from _with_grace(place, lookup, run, found))
-    return (yield from obtain(place, lookup, run))
+    noting.missed(place, found.reason)
+    try:
+        if found.verdict is Verdict.GRACE:
+            return (yield from _with_grace(place, lookup, run, found))
+        return (yield from obtain(place, lookup, run))
+    except Exception:
+        place.tally.raised += 1
+        raise
 
 
 def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> Flow[Any]:
@@ -68,15 +78,17 @@ def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> F
             if found is not None and found.verdict in (Verdict.FRESH, Verdict.EARLY):
                 # Somebody landed between our first look and our boarding.
                 place.give_up(mine)
-                return _taken(found)
+                return _given(found)
             return (yield from _lead(place, mine, run))
         if not flights.may_wait(flight):
             break
         place.tally.waits += 1
+        began = place.clock()
         try:
             patience = yield from Join(flight, patience)
         finally:
             flights.waited(flight)
+            noting.wait_ended(place, began, in_time=flight.state != FLYING)
         if flight.state == FLYING:
             place.tally.wait_timeouts += 1
             break
@@ -140,8 +152,14 @@ def _taken(found: Found) -> Any:
     return found.take()
 
 
+def _given(found: Found) -> Any:
+    """The value, to a call that has been counted as a miss."""
+    return found.node.value
+
+
 def _lead(place: LocalPlace, mine: Flight, run: Run) -> Flow[Any]:
     flights.enter(mine)
+    mine.number = noting.load_started(place)
     try:
         return place.land(mine, (yield from Load(run, place.policy.timeout, mine)))
     except BaseException as error:
@@ -151,12 +169,14 @@ def _lead(place: LocalPlace, mine: Flight, run: Run) -> Flow[Any]:
 
 def _load_alone(place: LocalPlace, run: Run) -> Flow[Any]:
     """Run the loader for this caller only, and keep nothing."""
-    place.tally.loads += 1
+    number, began = noting.load_started(place), place.clock()
     try:
-        return (yield from Load(run, place.policy.timeout))
-    except Exception:
-        place.tally.errors += 1
+        value = yield from Load(run, place.policy.timeout)
+    except BaseException as error:
+        noting.load_ended(place, number, place.clock() - began, error)
         raise
+    noting.load_ended(place, number, place.clock() - began)
+    return value
 
 
 def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[Any]:
@@ -170,8 +190,8 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
             return (yield from obtain(place, lookup, run))
         yield from Join(flight, soft)
         if flight.state == FLYING:
-            place.tally.stale += 1
-            return _taken(old)
+            noting.served_stale(place, "grace")
+            return _given(old)
         if not place.concerns(flight, lookup):
             return (yield from obtain(place, lookup, run))
         if flight.state == LANDED:
@@ -180,9 +200,9 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
     except Exception:
         if place.look(lookup).node is not old.node:
             raise  # invalidated meanwhile: the old value must not come back
-        place.tally.stale += 1
+        noting.served_stale(place, "grace")
         place.postpone(lookup)
-        return _taken(old)
+        return _given(old)
 
 
 def _refresh_behind(place: LocalPlace, lookup: Any, run: Run) -> Flow[Flight | None]:

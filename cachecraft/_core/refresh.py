@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from cachecraft._core import flights
+from cachecraft._core import flights, noting
 from cachecraft._core.effects import Claim, Flow, Join, Release, Renew, Spawn
 from cachecraft._core.entry import MISSING, PLACEHOLDER, Verdict, handle
 from cachecraft._core.errors import BackendError
@@ -122,5 +122,5 @@ def with_grace(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[A
             flights.waited(flight)
         if flight.state == LANDED and flight.result is not MISSING:
             return share(flight)
-    place.tally.stale += 1
+    noting.served_stale(place, "grace")
     return sight.take()

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from cachecraft._core.effects import Acquire, Effect, Fetch, Flow, Reading, Release
 from cachecraft._core.entry import PLACEHOLDER, Verdict, handle
 from cachecraft._core.errors import BackendError, BackendRefused
+from cachecraft._core.events import Hooks
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease
@@ -93,6 +94,7 @@ class RemotePlace(Protocol):
 
     policy: Policy
     tally: Tally
+    hooks: Hooks
     aged: bool
     """Whether an entry's age matters, rather than only whether it is there."""
     schema: bytes
@@ -108,6 +110,9 @@ class RemotePlace(Protocol):
     refreshing: dict[bytes, Flight]
     """Refreshes under way here, by the handle of the entry that they are to replace."""
 
+    @property
+    def label(self) -> str: ...
+    def asked_for(self, key: str) -> None: ...
     def seek(self, values: Any) -> Seek: ...
     def aside(self, key: str) -> str | None: ...
     def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight: ...

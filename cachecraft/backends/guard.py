@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
@@ -15,15 +16,18 @@ from typing import Any, Final, Protocol
 from cachecraft._core.effects import Acquire, Delete, Release, Remote, Store, Sweep
 from cachecraft._core.entry import PLACEHOLDER
 from cachecraft._core.errors import BackendError, told
+from cachecraft._core.events import BreakerClosed, BreakerOpened, Hooks, RedisAsked, tell
 from cachecraft._core.ports import Backend
 from cachecraft.backends.breaker import Breaker
 from cachecraft.backends.failures import Kind, Suspended, kind_of
 from cachecraft.backends.journal import Item, Journal
 from cachecraft.backends.prober import Prober
 from cachecraft.backends.redis import PROBE, ROOT
+from cachecraft.backends.timings import Timings, operation
 
 log: Final = logging.getLogger("cachecraft")
 
+_now: Final = time.perf_counter
 _BATCH: Final = 500
 """Keys that are replayed in one command."""
 _ORPHANS: Final = 1000
@@ -54,6 +58,7 @@ class Guard:
         spare: Renewable,
         *,
         loud: bool = False,
+        hooks: Hooks = (),
         breaker: Breaker | None = None,
         journal: Journal | None = None,
     ) -> None:
@@ -61,6 +66,8 @@ class Guard:
         self._spare = spare
         self._loud = loud
         """Whether an invalidation that must wait is an error to its caller."""
+        self._hooks = hooks
+        self.timings = Timings()
         self._prefixes: list[str] = []
         self.changed: Callable[[Remote[Any]], None] | None = None
         """Told of each effect that changes something, before and after it."""
@@ -85,6 +92,7 @@ class Guard:
     # -- effects ---------------------------------------------------------------------------------------------
 
     def perform(self, effect: Remote[Any]) -> Any:
+        began = _now()
         changed = self.changed if effect.settles else None
         if changed is not None:
             changed(effect)
@@ -93,14 +101,15 @@ class Guard:
                 self._admit(effect)
             answer = self.backend.perform(effect)
         except BaseException as error:
-            return self._failed(effect, error)
+            return self._failed(effect, error, _now() - began)
         finally:
             if changed is not None:
                 changed(effect)
-        self.breaker.succeeded()
+        self._answered(effect, _now() - began)
         return answer
 
     async def aperform(self, effect: Remote[Any]) -> Any:
+        began = _now()
         changed = self.changed if effect.settles else None
         if changed is not None:
             changed(effect)
@@ -109,11 +118,11 @@ class Guard:
                 self._admit(effect)
             answer = await self.backend.aperform(effect)
         except BaseException as error:
-            return self._failed(effect, error)
+            return self._failed(effect, error, _now() - began)
         finally:
             if changed is not None:
                 changed(effect)
-        self.breaker.succeeded()
+        self._answered(effect, _now() - began)
         return answer
 
     def ping(self) -> float:
@@ -132,7 +141,13 @@ class Guard:
             self._prober.wake()
             raise Suspended("an invalidation of this has yet to reach Redis")
 
-    def _failed(self, effect: Remote[Any], error: BaseException) -> Any:
+    def _answered(self, effect: Remote[Any], seconds: float) -> None:
+        self.breaker.succeeded()
+        self.timings.add(type(effect), seconds)
+        if self._hooks:
+            tell(self._hooks, RedisAsked(operation(type(effect)), seconds))
+
+    def _failed(self, effect: Remote[Any], error: BaseException, seconds: float) -> Any:
         """What is to be learnt from a failure. Raises it, but for an invalidation that is now in the journal."""
         kind = kind_of(error)
         invalidates = isinstance(effect, (Delete, Sweep))
@@ -141,6 +156,10 @@ class Guard:
         elif (orphan := _orphaned(effect, kind)) is not None:
             self._orphans.append(orphan)
             self._prober.wake(news=True)
+        if kind not in (Kind.UNASKED, Kind.OURS):
+            self.timings.failed(type(effect), seconds)
+            if self._hooks:
+                tell(self._hooks, RedisAsked(operation(type(effect)), seconds, error))
         if kind is Kind.REFUSED:
             self.breaker.succeeded()
         elif kind in (Kind.DOWN, Kind.LOST):
@@ -159,6 +178,8 @@ class Guard:
             self.backend.renew()
             log.warning("Redis is out of reach, and calls go on without it until it is back: %s", error)
             self._prober.wake(news=True)
+            if self._hooks:
+                tell(self._hooks, BreakerOpened(error))
 
     def _keep(self, effect: Delete | Sweep, error: BaseException) -> None:
         first = not self.journal
@@ -187,6 +208,8 @@ class Guard:
         seconds = self.breaker.close()
         if seconds is not None:  # as loud as its beginning: who heard of that waits for this
             log.warning("Redis is back after %.1f s; %d invalidations were made up for", seconds, replayed)
+            if self._hooks:
+                tell(self._hooks, BreakerClosed(seconds, replayed))
         return not (self.journal or self._orphans)
 
     def _release(self) -> None:

@@ -7,23 +7,23 @@ rest is for the flow (``_core.local``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-from cachecraft._core import flights
+from cachecraft._core import flights, noting
 from cachecraft._core import local as flow
-from cachecraft._core.calls import Subject, Values
+from cachecraft._core.calls import Values
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING, Verdict, judge
 from cachecraft._core.errors import told
+from cachecraft._core.events import Hooks
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
 from cachecraft._core.policy import Lifetime, Policy
 from cachecraft._core.ports import Found, Run
 from cachecraft._core.tally import Tally
 from cachecraft.backends.eviction import DEAD, NO_KEY, Node
 from cachecraft.backends.isolation import SHARED, copier, replica, weigh, weigh_key
-from cachecraft.backends.memory import Memory
 from cachecraft.backends.nodes import Copied, Named, Raised, hold
 from cachecraft.backends.quick import plain_land, plain_lead
 from cachecraft.backends.table import Lookup, Table
@@ -38,6 +38,14 @@ _XFETCH_REACH: Final = 20.0
 _MISS: Final = Found(Verdict.MISS)
 
 
+def _never(*_: Any) -> None:
+    return None
+
+
+_ASK_THE_FLOW: Final = (_never, _never, _never)
+"""The steps of a wrapper that is not to load by itself."""
+
+
 def _late() -> float:
     """A time at which nothing is fresh."""
     return inf
@@ -46,22 +54,33 @@ def _late() -> float:
 class Local:
     """Keeps the results of one function in memory."""
 
-    def __init__(self, table: Table, policy: Policy, tally: Tally) -> None:
+    def __init__(self, table: Table, policy: Policy, tally: Tally, hooks: Hooks = (), *, leads: bool = True) -> None:
         self.table = table
         self.memory = table.memory
+        self.clock = table.memory.clock
+        self.hooks = hooks
         self.policy = policy
         self.tally = tally
         self._tag = table.prefix.__add__
         self.lifetime: Lifetime | None = None if callable(policy.ttl) else policy.lifetime(None)
         self._tags: tuple[str, ...] = ()
+        self._leads = leads
+        """Whether loads are for this place to begin at all."""
         self._complained = False
         self._bind: Callable[..., None] | None = None
         subject = table.subject
         self._named = bool(
             policy.keep or policy.refresh_ahead or policy.beta or subject.named or subject.tags or subject.tag_maker
         )
-        #: Whether the wrapper may load by itself: nothing about a miss needs a second thought.
-        self.quick = not (self._named or policy.timeout)
+
+    @property
+    def label(self) -> str:
+        return self.table.subject.label
+
+    @property
+    def quick(self) -> bool:
+        """Whether the wrapper may load by itself: nothing about a miss needs a second thought, or is to be told."""
+        return self._leads and not (self._named or self.policy.timeout or self.hooks)
 
     # -- the end of a load, for the wrapper and for the flow -------------------------------------------------
 
@@ -69,8 +88,7 @@ class Local:
         """Store what was loaded, unless it was invalidated meanwhile; wake who joined; hand the value back."""
         now = self.memory.clock()
         flights.leave(flight)
-        self.tally.loads += 1
-        self.tally.load_time += now - flight.began
+        noting.load_ended(self, flight.number, now - flight.began)
         self.settle(flight, value, now)
         return value
 
@@ -90,6 +108,8 @@ class Local:
 
     def _moved(self, **names: Any) -> None:
         table, memory, done = self.table, self.memory, False
+        if self.hooks:
+            names["steps"] = _ASK_THE_FLOW
         while not done:
             nodes, wary = table.shelf.nodes, memory.wary
             if self._bind is not None:
@@ -101,6 +121,7 @@ class Local:
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
         if flight.state == FLYING:
             self.tally.misses += 1
+            self.tally.raised += isinstance(error, Exception)
         self.fail(flight, error)
 
     def settle(self, flight: Flight, value: Any, now: float) -> None:
@@ -114,7 +135,7 @@ class Local:
             self.failed(error, "storing the result of")
         finally:
             if not self.table.end(flight, state, answer, node) and node is not None:
-                self.tally.store_lost += 1
+                noting.lost(self)
 
     def _own(self, flight: Flight, value: Any) -> Any:
         """A value for the cache alone, of which every caller gets a copy; the value itself if all may share it."""
@@ -133,9 +154,7 @@ class Local:
             return
         now = self.memory.clock()
         flights.leave(flight)
-        self.tally.loads += 1
-        self.tally.errors += 1
-        self.tally.load_time += now - flight.began
+        noting.load_ended(self, flight.number, now - flight.began, error)
         if not isinstance(error, Exception):
             self.table.end(flight, ABANDONED, None)
             return
@@ -160,13 +179,13 @@ class Local:
         """The node for a result of which the cache owns ``value``, or ``None`` where it is not to be kept."""
         policy = self.policy
         if policy.when is not None and not policy.when(value):
-            self.tally.not_kept += 1
+            noting.declined(self)
             return None
         lifetime = self.lifetime or policy.lifetime(value)
         expires = now + lifetime.low + lifetime.span * self.memory.random()
         size = weigh(value) + weigh_key(flight.call_key)
         if size > self.memory.bound.largest:
-            self.tally.refused += 1
+            noting.refused(self, f"{size} bytes are more than there is room for")
             return None
         if flight.copier is not None:
             node = Copied()
@@ -202,9 +221,9 @@ class Local:
 
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> Local:
         """The same place under another policy, with tags of its own: for what is stored by hand."""
-        twin = Local(self.table, policy, self.tally)
+        twin = Local(self.table, policy, self.tally, self.hooks)
         twin._tags = tuple(map(self._tag, tags))
-        twin._named, twin.quick = True, False
+        twin._named = True
         return twin
 
     # -- the flow's path -------------------------------------------------------------------------------------
@@ -314,73 +333,21 @@ class Local:
     def drop(self, values: Values) -> Flow[int]:
         yield from ()
         dropped = self.memory.invalidate(self.lookup(values))
-        self.tally.invalidated += dropped
+        noting.dropped(self, "call", dropped)
         return dropped
 
     def drop_all(self) -> Flow[int]:
         yield from ()
         dropped = self.memory.invalidate_tables([self.table])
-        self.tally.invalidated += dropped
+        noting.dropped(self, "function", dropped)
         return dropped
 
     def failed(self, error: Exception, doing: str) -> None:
         """Count a failure that the caller is spared, and log it once."""
-        self.tally.refused += 1
+        noting.refused(self, told(error))
         if not self._complained:
             self._complained = True
-            log.warning("%s %s failed; the caller got its result: %s", doing, self.table.subject.label, told(error))
+            log.warning("%s %s failed; the caller got its result: %s", doing, self.label, told(error))
 
     def __repr__(self) -> str:
         return f"<Local {self.table!r}>"
-
-
-class LocalKeeper:
-    """Keeps the entries of a whole cache in memory."""
-
-    def __init__(self, memory: Memory) -> None:
-        self.memory = memory
-
-    def function(
-        self,
-        subject: Subject,
-        policy: Policy,
-        tally: Tally,
-        prefix: str,
-        *,
-        fn: Callable[..., Any] | None = None,
-        serializer: object = None,
-    ) -> Local:
-        """The place of one function. Memory holds any object, so nothing is asked of a serializer."""
-        local = Local(Table(self.memory, subject, prefix), policy, tally)
-        if not local.table.shared:
-            local.table.bury_with(local)
-        return local
-
-    def delete(self, wire: str) -> Flow[int]:
-        yield from ()
-        return self.memory.invalidate_key(wire)
-
-    def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
-        yield from ()
-        count = self.memory.invalidate_pattern(prefix, pattern)
-        if progress is not None:
-            progress(count)
-        return count
-
-    def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
-        yield from ()
-        return self.memory.invalidate_tags(prefix + tag for tag in tags)
-
-    def clear(self, prefixes: Iterable[str]) -> Flow[int | None]:
-        yield from ()
-        wanted = frozenset(prefixes)
-        return self.memory.invalidate_tables([table for table in list(self.memory.tables) if table.prefix in wanted])
-
-    def after_fork(self) -> None:
-        self.memory.after_fork()
-
-    def close(self) -> None:
-        """Memory has nothing to let go of but itself."""
-
-    def __repr__(self) -> str:
-        return f"<LocalKeeper {self.memory!r}>"

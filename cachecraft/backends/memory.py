@@ -35,6 +35,10 @@ PORTION: Final = 32
 """Nodes that one call lets go of on behalf of an invalidation."""
 
 
+EMPTY: Final[dict[str, float]] = dict.fromkeys(("memory_entries", "memory_bytes", "evictions"), 0)
+"""The counters where nothing is held in memory."""
+
+
 class Memory:
     """A bounded store of nodes, shared by the functions of one cache."""
 
@@ -88,6 +92,11 @@ class Memory:
         with self.lock:
             self.reap()
             return len(self.bound)
+
+    def counters(self) -> dict[str, float]:
+        """For the statistics of the cache."""
+        bound = self.bound
+        return {"memory_entries": len(bound), "memory_bytes": bound.bytes, "evictions": bound.evictions}
 
     # -- changing; the caller holds the lock -----------------------------------------------------------------
 

@@ -166,9 +166,5 @@ class NearPlace:
         remote = self.remote.variant(policy, tags)
         return NearPlace(self.keeper, self._local, remote) if policy.near else remote
 
-    @property
-    def near_hits(self) -> int:
-        return self.table.hits
-
     def __repr__(self) -> str:
         return f"<NearPlace {self.remote!r}>"

@@ -28,7 +28,7 @@ from cachecraft.backends.memory import Memory
 from cachecraft.backends.near import GREETING, NearFill, NearPlace
 from cachecraft.backends.nodes import Named
 from cachecraft.backends.redis import ROOT
-from cachecraft.backends.remote import ANY
+from cachecraft.backends.remote import ANY, FUNCTION
 from cachecraft.backends.remote import Remote as RemotePlace
 from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.backends.table import Table
@@ -48,7 +48,7 @@ _REASONS: Final = (
 """Why entries had to go."""
 FAR: Final = dict.fromkeys(
     (
-        *("near_hits", "near_entries", "near_evictions", "near_received", "near_dropped", "near_deaf_seconds"),
+        *("near_entries", "near_evictions", "near_received", "near_dropped", "near_deaf_seconds"),
         *(f"near_dropped_{reason}" for reason in _REASONS),
     ),
     0.0,
@@ -105,8 +105,8 @@ class NearKeeper:
         with self.memory.lock:
             table.index()
         # Whatever is not simply fresh is for Redis to judge.
-        local = Local(table, replace(policy, stale=0.0, grace=0.0, refresh_ahead=0.0, beta=0.0), tally)
-        local.quick = False
+        held = replace(policy, stale=0.0, grace=0.0, refresh_ahead=0.0, beta=0.0)
+        local = Local(table, held, tally, self.remote.hooks, leads=False)
         table.bury_with(local)
         place = NearPlace(self, local, remote)
         with self.memory.lock:
@@ -249,7 +249,7 @@ class NearKeeper:
         name = key[len(prefix) :]
         if name == ROOT:
             self.drops["namespace"] += self._forget_places(lambda place: place.table.prefix == prefix)
-        elif name.startswith("~fn:"):
+        elif name.startswith(FUNCTION):
             self.drops["function"] += self._forget_places(lambda place: place.remote.own == key)
             self.drops["function"] += self.memory.invalidate_tags([key])  # read by hand, they carry it as a tag
         elif key != prefix + ANY:
@@ -288,10 +288,12 @@ class NearKeeper:
     def clear(self, prefixes: Iterable[str]) -> Flow[None]:
         return self.remote.clear(prefixes)
 
+    def heed(self) -> None:
+        """There is a hook now: no wrapper of these loads by itself."""
+
     def counters(self) -> dict[str, float]:
         deaf = self._deaf + (self.clock() - self._deaf_since if self._deaf_since is not None else 0.0)
         return {
-            "near_hits": sum(table.hits for table in list(self.memory.tables)),
             "near_entries": len(self.memory),
             "near_evictions": self.memory.bound.evictions,
             "near_received": self.received,

@@ -6,9 +6,11 @@ every other. Worth its repetition: it halves the price of a miss.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
+from cachecraft._core.durations import BOUNDS, QUICK
 from cachecraft._core.flights import ABANDONED, LANDED, Flight, current
 from cachecraft.backends.eviction import DEAD, Node
 from cachecraft.backends.isolation import weigh_key
@@ -30,6 +32,7 @@ def plain_lead(local: Local) -> Lead:
     """``lead(key, kind, owner)``: the flight the caller is to lead, or ``None`` where the flow must look closer."""
     table, clock = local.table, local.memory.clock
     board, own, shelves, owned = table.flights, table.shelf, table.shelves, table.subject.owned
+    tally = local.tally
 
     def lead(key: Any, kind: object, owner: object = None) -> Flight | None:
         if table.wired:
@@ -66,6 +69,8 @@ def plain_lead(local: Local) -> Lead:
                 # All was invalidated since the object was last seen.
                 table.end(flight, ABANDONED, None)
                 return None
+            if node is not None:
+                tally.reasons["expired"] += 1
             return flight
         except BaseException:  # a signal's: nobody is to wait for a load that will not be
             table.end(flight, ABANDONED, None)
@@ -94,7 +99,7 @@ def plain_land(local: Local) -> Land:  # noqa: PLR0915 - see ``land``
     light = _LIGHT if lifetime is not None and local.policy.when is None else frozenset[type]()
     acquire, release, held = lock.acquire, lock.release, lock._is_owned  # type: ignore[attr-defined]  # see below
 
-    def land(flight: Flight, value: Any) -> Any:  # noqa: PLR0912 - each call it were split into costs every miss
+    def land(flight: Flight, value: Any) -> Any:  # noqa: PLR0912, PLR0915 - each call it were split into costs every miss
         tally.misses += 1
         if type(value) not in light:
             return local.land(flight, value)
@@ -105,7 +110,9 @@ def plain_land(local: Local) -> Land:  # noqa: PLR0915 - see ``land``
             except ValueError:
                 pass  # a coroutine that ended in another context than it began in
         tally.loads += 1
-        tally.load_time += now - flight.began
+        tally.load_time += (took := now - flight.began)
+        if took > QUICK:
+            tally.load_counts[bisect_left(BOUNDS, took)] += 1
         expires = now + low + span * random()
         node = Node()
         node.value = value

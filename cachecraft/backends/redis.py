@@ -20,6 +20,8 @@ ROOT: Final = "~root"
 """The stamp every entry of a namespace carries."""
 PROBE: Final = "~probe"
 """A key that is never there: to delete it changes nothing, and only a server that takes invalidations does it."""
+STATS: Final = "stats~:"
+"""What the names of published reports begin with. Not with ``~``, as stamps do: nobody is to be woken by them."""
 _RUN: Final = "~runid"
 
 
@@ -132,9 +134,10 @@ def _sweep(effect: Sweep) -> Talk:
     """
     cursor, removed = 0, 0
     prefix, claim = effect.prefix.encode(), claim_key("").encode()
+    ours = (prefix + b"~", prefix + STATS.encode())
     while True:
         (cursor, keys), *_ = yield [scan(cursor, effect.prefix + effect.pattern)]
-        doomed = [key for key in keys if not (key.startswith(prefix + b"~") or key.endswith(claim))]
+        doomed = [key for key in keys if not (key.startswith(ours) or key.endswith(claim))]
         if doomed:
             gone = yield unlink_each(doomed)
             # What is kept aside of another release's entry is no entry more.

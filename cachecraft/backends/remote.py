@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
 
-from cachecraft._core import flows, writing
+from cachecraft._core import flows, noting, writing
 from cachecraft._core.calls import Subject, Values
 from cachecraft._core.effects import Delete, Flow, Reading
 from cachecraft._core.entry import (
@@ -28,6 +28,7 @@ from cachecraft._core.entry import (
     unpack,
 )
 from cachecraft._core.errors import CorruptError, UnkeyableError, UnserializableError, told
+from cachecraft._core.events import Hooks
 from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease, Run
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 log: Final = logging.getLogger("cachecraft")
 
+FUNCTION: Final = "~fn:"
+"""What the name of the stamp that all entries of a function carry begins with."""
 ANY: Final = "~any"
 """The stamp that falls with every tag: read before a load whose tags are known only after it."""
 
@@ -68,8 +71,11 @@ class Remote:
     ) -> None:
         self.keeper = keeper
         self.subject = subject
+        self.label = subject.label
         self.policy = policy
         self.tally = tally
+        self.hooks: Hooks = keeper.hooks
+        self.asked_for = keeper.heat.add
         self.prefix = prefix
         self.serializer = serializer
         self.schema = schema
@@ -77,7 +83,7 @@ class Remote:
         self.aged = policy.aged
         self._named_errors = [kind for kind, _ in policy.cache_errors or ()]
         #: The stamps all of its entries carry: the namespace's and its own.
-        self.own = f"{prefix}~fn:{subject.label}"
+        self.own = f"{prefix}{FUNCTION}{subject.label}"
         #: What its keys end in while another release's entry, or another function's, has the key itself.
         self.beside = f"{ASIDE}{blake2b(schema + self.own.encode(), digest_size=8).hexdigest()}"
         self._mixed = False
@@ -215,7 +221,7 @@ class Remote:
         policy = self.policy
         try:
             if policy.when is not None and not policy.when(value):
-                self.tally.not_kept += 1
+                noting.declined(self)
                 return None
             payload = self.serializer.dumps(value)
             ttl = policy.lifetime(value).draw(self.random())
@@ -253,7 +259,7 @@ class Remote:
             return None
 
     def refuse(self, error: Exception) -> None:
-        self.tally.refused += 1
+        noting.refused(self, told(error))
         if self.subject.label not in self.keeper.refused:
             self.keeper.refused.add(self.subject.label)
             log.warning("a result of %s is not stored: %s", self.subject.label, told(error))
@@ -299,11 +305,12 @@ class Remote:
 
     def drop(self, values: Values) -> Flow[int]:
         dropped = yield from Delete((self.seek(values).key,))
-        self.tally.invalidated += dropped
+        noting.dropped(self, "call", dropped)
         return dropped
 
     def drop_all(self) -> Flow[int]:
         yield from Delete((self.own,))
+        noting.dropped(self, "function", 0)
         return 0
 
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> Remote:

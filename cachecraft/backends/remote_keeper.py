@@ -16,13 +16,16 @@ from typing import Any, Final
 from cachecraft._core.calls import Subject, prefix_of
 from cachecraft._core.effects import Delete, Flow, Sweep
 from cachecraft._core.errors import OptionError, told
+from cachecraft._core.events import Hooks, Invalidated, tell
 from cachecraft._core.flights import Flight
+from cachecraft._core.heat import Heat
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Backend
 from cachecraft._core.tally import Tally
 from cachecraft.backends.claims import Claims
 from cachecraft.backends.heart import Heart
 from cachecraft.backends.listener import Listener
+from cachecraft.backends.publisher import Publisher
 from cachecraft.backends.redis import ROOT
 from cachecraft.backends.remote import ANY, Remote, tag_key
 from cachecraft.serializers import Serializer, fingerprint
@@ -34,9 +37,17 @@ class RemoteKeeper:
     """Keeps the entries of a whole cache in Redis."""
 
     def __init__(
-        self, settings: Any, backend: Backend, serializer: Serializer, listener: Listener | None = None
+        self,
+        settings: Any,
+        backend: Backend,
+        serializer: Serializer,
+        listener: Listener | None = None,
+        hooks: Hooks = (),
     ) -> None:
         self.settings = settings
+        self.hooks = hooks
+        self.heat = Heat()
+        self.publisher: Publisher | None = None
         self.backend = backend
         self.serializer = serializer
         self.listener = listener
@@ -84,19 +95,28 @@ class RemoteKeeper:
         self._claims.claim(f"{prefix}{subject.stem}{subject.version or ''}", fn)
 
     def delete(self, wire: str) -> Flow[int]:
-        return (yield from Delete((wire,)))
+        return self._told("key", (yield from Delete((wire,))))
 
     def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
-        return (yield from Sweep(prefix, pattern, progress))
+        return self._told("pattern", (yield from Sweep(prefix, pattern, progress)))
 
     def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
         # The watched stamp falls first: who reads it standing knows that no tag had fallen.
         fallen = Delete((prefix + ANY, *(tag_key(prefix, tag) for tag in tags)))
         yield from fallen
-        return 0
+        return self._told("tags", 0)
 
     def clear(self, prefixes: Iterable[str]) -> Flow[None]:
         yield from Delete(tuple(prefix + ROOT for prefix in prefixes))
+        self._told("everything", 0)
+
+    def _told(self, by: Any, count: int) -> int:
+        if self.hooks:
+            tell(self.hooks, Invalidated(by, count=count))
+        return count
+
+    def heed(self) -> None:
+        """There is a hook now: whoever has something to tell looks each time."""
 
     def complain(self, error: BaseException) -> None:
         """Say that Redis fails: at most once in half a minute."""
@@ -113,9 +133,13 @@ class RemoteKeeper:
         if self.listener is not None:
             self.listener.after_fork()
         self.backend.after_fork()
+        if self.publisher is not None:
+            self.publisher.after_fork()
 
     def close(self) -> None:
         self.heart.close()
+        if self.publisher is not None:
+            self.publisher.close()
         if self.listener is not None:
             self.listener.leave(self.backend)
 

@@ -17,7 +17,7 @@ from cachecraft._core.calls import ATOMIC, Subject, Values
 from cachecraft._core.errors import UnkeyableError
 from cachecraft._core.flights import ABANDONED, Flight
 from cachecraft.backends.doomed import Retired
-from cachecraft.backends.eviction import DEAD, NO_KEY, Node
+from cachecraft.backends.eviction import DEAD, ENTRY_BYTES, NO_KEY, Node
 from cachecraft.backends.isolation import plain_enum
 from cachecraft.backends.nodes import Grave, Named, Shelf, place
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _serials: Final = itertools.count(1)
 _current: Final = attrgetter("current")
+_hits: Final = attrgetter("hits")
+_size: Final = attrgetter("size")
 __cachecraft_leader__: Final = "flight"  # see ``flights.LEADER``
 
 
@@ -367,7 +369,7 @@ class Table:
             places = [*(shelf.nodes for shelf in shelves), *self.memory.doomed.places(self)]
             # Where an object was not seen since, its shelf is among what was retired.
             nodes = {id(each): each for each in places}.values()
-            kept = sum(node.hits for each in nodes for node in list(each.values()))
+            kept = sum(sum(map(_hits, list(each.values()))) for each in nodes)
             return self.retired + sum(shelf.retired for shelf in shelves) + kept
 
     @property
@@ -379,6 +381,15 @@ class Table:
             if not (self.tagged and self.memory.wary):
                 return sum(map(len, places))
             return sum(not node.fallen for nodes in places for node in list(nodes.values()))
+
+    @property
+    def bytes(self) -> int:
+        """What they weigh; a sum over them, so ask for it now and then only."""
+        with self.memory.lock:
+            self.memory.reap()
+            nodes = self.standing()
+        values: int = sum(map(_size, nodes))
+        return values + ENTRY_BYTES * len(nodes)
 
     def forget(self) -> None:
         """Let go of every node as it is, in whatever state the indexes are."""

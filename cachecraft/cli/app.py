@@ -13,6 +13,8 @@ from cachecraft.cli.doctor import doctor
 from cachecraft.cli.inspect import inspect
 from cachecraft.cli.invalidate import invalidate
 from cachecraft.cli.keys import keys
+from cachecraft.cli.stats import stats
+from cachecraft.cli.top import top
 from cachecraft.cli.ttl import ttl
 from cachecraft.cli.watch import watch
 
@@ -25,7 +27,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
 )
-for command in (doctor, keys, ttl, inspect, invalidate, watch, bench, demo):
+for command in (doctor, stats, top, keys, ttl, inspect, invalidate, watch, bench, demo):
     app.command()(command)
 
 

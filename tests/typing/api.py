@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, Literal, TypeVar, assert_type
 
-from cachecraft import COLD, HOT, MISSING, Cache, Jitter, cached, configure, invalidates, updates
+from cachecraft import COLD, HOT, MISSING, Cache, Jitter, cached, configure, hooks, invalidates, updates
 from cachecraft._core.entry import Missing
 from cachecraft.stats import Stats
 
@@ -395,6 +395,8 @@ def caches() -> None:
     with cache as same:
         assert_type(same, Cache)
 
+    Cache(hooks=[print, hooks.log_event], publish_stats="10s").add_hook(lambda event: event)
+    Cache(hooks=[len])  # type: ignore[list-item]  # an event has no length
     Cache(10)  # type: ignore[arg-type]  # the first argument is a URL
     Cache("memory://", ["shop"])  # type: ignore[call-arg, arg-type]  # options are given by keyword
     Cache(tll=60)  # type: ignore[call-arg]  # there is no tll
