@@ -27,7 +27,8 @@ SHOWN = [
 @pytest.mark.parametrize("line", SHOWN)
 def test_what_the_documentation_shows_works(shop: Shop, line: str) -> None:
     words = shlex.split(line.partition(" | ")[0].replace("redis://localhost:6379/0", shop.url))
-    hurry = {"bench": ["--seconds", "0.01", "--threads", "1", "--tasks", "1"], "invalidate": ["--yes"]}
+    bench = ["--seconds", "0.01", "--threads", "1", "--tasks", "1"]
+    hurry = {"bench": bench, "invalidate": ["--yes"], "top": ["--times", "1"]}
     more = {"CACHECRAFT_URL": shop.url, "CACHECRAFT_NAMESPACE": "shop"}
     assert cli(*words, *hurry.get(words[0], ()), **more).code == 0
 
