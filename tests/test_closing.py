@@ -120,10 +120,10 @@ def test_a_destructor_may_use_a_cache_that_is_just_being_opened(monkeypatch: pyt
         gc.collect()
         return made(*args, **kwargs)
 
-    from cachecraft import _life
+    from cachecraft import _making
 
-    made = _life.LocalKeeper
-    monkeypatch.setattr(_life, "LocalKeeper", collecting)
+    made = _making.LocalKeeper
+    monkeypatch.setattr(_making, "LocalKeeper", collecting)
     results: list[int] = []
 
     def call() -> None:
