@@ -22,8 +22,8 @@ from cachecraft._core.ports import Backend, Keeper
 from cachecraft._crew import Crew
 from cachecraft._drivers import Driver
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
+from cachecraft.backends import listener
 from cachecraft.backends.guard import Guard
-from cachecraft.backends.listener import listener_for
 from cachecraft.backends.local import LocalKeeper
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.near_keeper import NearKeeper
@@ -225,8 +225,8 @@ def _made(settings: Settings) -> tuple[Keeper, Driver]:
         return RemoteKeeper(settings, settings.backend, serializer), Driver(settings.backend, Crew())
     dialling, near = _dialling(settings), settings.near
     guard = _guarded(settings, dialling)
-    listener = listener_for(dialling, guard)
-    remote, driver = RemoteKeeper(settings, guard, serializer, listener), Driver(guard, Crew())
+    ears = listener.listener_for(dialling, guard)
+    remote, driver = RemoteKeeper(settings, guard, serializer, ears), Driver(guard, Crew())
     if near is None:
         return remote, driver
     memory = Memory(
@@ -235,8 +235,8 @@ def _made(settings: Settings) -> tuple[Keeper, Driver]:
         clock=settings.clock,
         random=settings.random,
     )
-    keeper = NearKeeper(remote, memory, listener, near.staleness)
-    guard.changed = keeper.forget
+    keeper = NearKeeper(remote, memory, ears, near.staleness)
+    guard.changed = keeper.changed
     return keeper, driver
 
 
@@ -255,6 +255,7 @@ _caches: Final[weakref.WeakSet[Life]] = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     flights.after_fork()
+    listener.after_fork()
     for cache in list(_caches):
         cache._after_fork()
 

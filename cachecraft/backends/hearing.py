@@ -7,6 +7,7 @@ It knows commands and who wants to hear; no thread, no entry and no function.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
+from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import LANDED, Flight
 from cachecraft.backends.commands import Command, gone_channel, prefix_in, read_told
 from cachecraft.backends.lines import Line
@@ -74,7 +76,7 @@ class Session:
         self._channels: set[str] = set()
         self._expected: deque[_Ping | None] = deque()
         """The answers to come: to a ``PING``, or to something that need only have worked."""
-        self._listening: set[Ear] = set()
+        self._listening: weakref.WeakSet[Ear] = weakref.WeakSet()
         self.last = 0.0
         """When the last ``PING`` was sent."""
 
@@ -108,10 +110,10 @@ class Session:
             commands.append(("UNSUBSCRIBE", *unwanted))
         self._channels = set(bells)
         if due or proofs or starts:
-            commands.append(("PING",))
-            self._expected.append(
-                _Ping(now, {ear: ear.clock() for ear in ears}, starts, frozenset(self._prefixes), proofs)
-            )
+            # The answer to ``HELLO`` tells a replica, which answers all and hears of invalidations late, or never.
+            commands += [("HELLO", 3), ("PING",)]
+            ping = _Ping(now, {ear: ear.clock() for ear in ears}, starts, frozenset(self._prefixes), proofs)
+            self._expected += [None, ping]
             self.last = now
         if commands:
             self._line.send(commands)
@@ -127,6 +129,8 @@ class Session:
                 self._pushed(reply, ears, bells)
             elif isinstance(reply, Exception):
                 raise reply
+            elif isinstance(reply, dict) and reply.get(b"role") != b"master":
+                raise BackendError("Redis: the server is a replica, and hears late of what is invalidated")
             elif (ping := self._expected.popleft()) is not None:
                 self._answered(ping)
 
