@@ -12,7 +12,7 @@ BENCHES = $(filter $(BENCH),$(wildcard benchmarks/*.py)) $(filter-out $(BENCH),$
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test lint types unit test-all demo bench race chaos redis-server clean
+.PHONY: help test lint types unit test-all demo bench race chaos pictures redis-server clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -28,7 +28,9 @@ types: $(VENV)/.with-dev ## mypy --strict
 	$(BIN)/python -m mypy --strict
 
 unit: $(VENV)/.with-dev redis-server ## pytest only; ARGS="-k name"
-	$(BIN)/python -m pytest $(ARGS)
+	@# What asks for a part of the tests may ask for nothing of one half: that is 5 to pytest.
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
+	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
 
 test-all: redis-server ## pytest on each of PYTHONS that runs here
 	@set -e; for version in $(PYTHONS); do \
@@ -52,6 +54,9 @@ race: $(VENV)/.with-dev redis-server ## processes that read and write, with faul
 
 chaos: $(VENV)/.with-dev redis-server ## production under a hail of faults, then calm; SECONDS=60 ARGS="--seed 1"
 	$(BIN)/python -m tests.chaos.harness --seconds $(SECONDS) $(ARGS)
+
+pictures: $(VENV)/.with-dev redis-server ## the pictures of the documentation, drawn anew
+	$(BIN)/python -m tests.pictures
 
 redis-server:
 	@.ci/ensure-redis

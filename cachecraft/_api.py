@@ -215,7 +215,9 @@ class Cache(BareCache):
             soft_timeout: with ``grace``: serve the old value when the loader takes longer.
             timeout: raise ``TimeoutError`` when the loader takes longer. A thread's loader runs on unheard.
             when: keep only results of which this is true.
-            cache_errors: exceptions to remember: classes (10 seconds), or ``{NotFound: "30s"}``.
+            cache_errors: exceptions to remember: classes (10 seconds), or ``{NotFound: "30s"}``. In memory their
+                subclasses too, the closest class deciding; in Redis, which must not choose what class is made, only the
+                very classes that are named: others count as ``refused``.
             vary: more for the key, asked at each call, such as ``tenant.get`` of a ``ContextVar``.
             serializer: for this function's values in Redis.
             isolate: ``None``: callers own the containers and dataclasses they get; ``True``: everything is copied

@@ -17,7 +17,7 @@ from cachecraft._core.tally import Tally
 from cachecraft._life import Life
 from cachecraft._options import LoadOptions
 from cachecraft.backends.guard import UNGUARDED, Guard
-from cachecraft.backends.near_keeper import UNHEARD, NearKeeper
+from cachecraft.backends.near_keeper import FAR, NearKeeper
 from cachecraft.stats import Stats
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ class BareCache(Life):
         backend = self._driver.backend if self._driver is not None else None
         counters = backend.counters() if isinstance(backend, Guard) else dict(UNGUARDED)
         keeper = self._keeper
-        return {**counters, **(keeper.counters() if isinstance(keeper, NearKeeper) else UNHEARD)}
+        return {**counters, **(keeper.counters() if isinstance(keeper, NearKeeper) else FAR)}
 
     # -- by hand; each operation is a flow, driven for threads and for tasks ---------------------------------
 

@@ -226,6 +226,7 @@ def _made(settings: Settings) -> tuple[Keeper, Driver]:
     dialling, near = _dialling(settings), settings.near
     guard = _guarded(settings, dialling)
     ears = listener.listener_for(dialling, guard)
+    guard.changed = ears.changed
     remote, driver = RemoteKeeper(settings, guard, serializer, ears), Driver(guard, Crew())
     if near is None:
         return remote, driver
@@ -235,9 +236,7 @@ def _made(settings: Settings) -> tuple[Keeper, Driver]:
         clock=settings.clock,
         random=settings.random,
     )
-    keeper = NearKeeper(remote, memory, ears, near.staleness)
-    guard.changed = keeper.changed
-    return keeper, driver
+    return NearKeeper(remote, memory, ears, near.staleness), driver
 
 
 def _dialling(settings: Settings) -> Dialling:

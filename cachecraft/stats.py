@@ -16,7 +16,10 @@ class Stats:
 
     Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once. Those of a cache tell of Redis too:
     ``journal`` (invalidations that have yet to reach Redis), ``journaled`` (all that ever had to wait),
-    ``breaker_open`` (1 while Redis is not asked), ``breaker_opened`` (how often that came).
+    ``breaker_open`` (1 while Redis is not asked), ``breaker_opened`` (how often that came). And of the near cache:
+    ``near_hits`` (among the ``hits``), ``near_entries``, ``near_evictions``, ``near_received`` (invalidations heard),
+    ``near_dropped`` (entries that went by them; ``near_dropped_key`` and so on tell why), ``near_deaf_seconds`` (time
+    without a listener).
     """
 
     __slots__ = ("_more", "_sources")

@@ -18,6 +18,7 @@ A loader is written once. Where it is to wait it yields a ``Gate``, and what it 
 import asyncio
 import functools
 import inspect
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -180,6 +181,11 @@ async def _cancel_all() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def identity(value: object) -> str:
+    """What a parameter is called in a test's name: the same in every process, so without an address."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))[:60]
 
 
 def flights_of(cache: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from cachecraft import (
     TemplateError,
     UnkeyableError,
 )
-from tests.callers import Async, Sync
+from tests.callers import Async, Sync, identity
 
 Colour = Sync | Async
 
@@ -109,7 +109,7 @@ REFUSED_THINGS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("thing", "message"), REFUSED_THINGS, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("thing", "message"), REFUSED_THINGS, ids=identity)
 def test_what_cannot_be_cached_is_refused_saying_what_to_do_instead(cache: Cache, thing: Any, message: str) -> None:
     with pytest.raises(OptionTypeError, match=message):
         cache.cached(ttl=5)(thing)

@@ -387,6 +387,26 @@ def test_a_remembered_os_error_keeps_its_number_and_file(cache: Cache) -> None:
     assert read.stats.loads == 1
 
 
+@pytest.mark.parametrize("named", [{OSError: 10, FileNotFoundError: 30}, {FileNotFoundError: 30, OSError: 10}])
+def test_of_the_classes_named_the_closest_decides_how_long(
+    cache: Cache, clock: FakeClock, colour: Colour, named: dict[type[Exception], int]
+) -> None:
+    @cache.cached(cache_errors=named)
+    @colour.loader
+    def read(path: str) -> str:
+        raise FileNotFoundError(path) if path == "gone" else PermissionError(path)
+
+    def ask() -> None:
+        for path, kind in (("gone", FileNotFoundError), ("mine", PermissionError)):
+            with pytest.raises(kind):
+                colour(read(path))
+
+    for passed, loads in ((0, 2), (9, 2), (1, 3), (19, 4)):
+        clock.advance(passed)
+        ask()
+        assert read.stats.loads == loads
+
+
 def test_a_loader_whose_next_finds_nothing_raises_stop_iteration(cache: Cache) -> None:
     @cache.cached(ttl=60, tags=["t"])
     def first(items: tuple[int, ...]) -> int:

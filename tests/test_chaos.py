@@ -9,6 +9,8 @@ import pytest
 
 from tests.chaos.harness import chaos
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.timeout(180)
 def test_a_hail_of_faults_harms_no_caller() -> None:

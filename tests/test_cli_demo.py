@@ -14,8 +14,8 @@ import pytest
 from rich.console import Console
 
 import cachecraft
-from cachecraft.cli.demo.outcome import duration
 from cachecraft.cli.demo.story import Story
+from cachecraft.cli.figures import duration
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 60
@@ -133,7 +133,7 @@ def test_an_unknown_scheme_is_a_wrong_command_line() -> None:
 
 def test_an_unreachable_redis_is_explained_without_its_password() -> None:
     ended = run("demo", "--quick", "--url", "redis://user:secret@127.0.0.1:1/0")
-    assert ended.returncode == 1
+    assert ended.returncode == 3
     assert re.fullmatch(r"cachecraft: cannot reach redis://127\.0\.0\.1:1/0: .*\n", ended.stderr)
     assert "secret" not in ended.stderr
 

@@ -38,6 +38,7 @@ from cachecraft._core.keys import (
     qualified_name,
     render,
 )
+from tests.callers import identity
 from tests.servers import RedisServer
 
 
@@ -418,7 +419,7 @@ def test_a_function_is_called_the_same_in_a_child_of_multiprocessing(monkeypatch
         (Session(), None),
         ([].append, None),
     ],
-    ids=str,
+    ids=identity,
 )
 def test_a_function_is_named_by_module_and_qualname_or_not_at_all(fn: Callable[..., object], name: str | None) -> None:
     assert qualified_name(fn) == name
@@ -541,7 +542,7 @@ def test_a_digest_is_32_hex_digits() -> None:
         (pathlib.PurePosixPath("a/b"), "a%2Fb"),
         (Shown(), "shown%3A1"),
     ],
-    ids=repr,
+    ids=identity,
 )
 def test_a_plain_field_renders_as_str_does(value: object, text: str) -> None:
     assert render(value, "x") == text

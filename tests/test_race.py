@@ -6,6 +6,8 @@ import pytest
 
 from tests.race.harness import race
 
+pytestmark = pytest.mark.alone
+
 
 def test_no_reader_gets_an_invalidated_value_between_processes() -> None:
     result = race(4.0, kinds=["threads", "tasks", "threads", "tasks"])

@@ -9,6 +9,7 @@ import enum
 import logging
 import pathlib
 import random
+import re
 import uuid
 import zlib
 from collections import OrderedDict
@@ -284,12 +285,26 @@ def test_a_remembered_exception_is_raised_in_other_processes_as_it_was(
     assert colour(g.get(1)) is MISSING
 
 
-def test_other_exceptions_are_not_remembered(cache: Cache, other: Cache, colour: Any) -> None:
+def test_subclasses_are_not_remembered_and_the_log_says_what_to_name(
+    cache: Cache, other: Cache, colour: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     for each in (cache, other):
         f = each.cached(ttl=600, key="n:{number}", cache_errors=OSError)(colour.loader(_find))
         with pytest.raises(ConnectionRefusedError):
             colour(f(9))
-        assert f.stats.loads == 1
+        assert (f.stats.loads, f.stats.refused) == (1, 1)
+    said = "ConnectionRefusedError is a subclass of OSError.*name it in cache_errors"
+    assert len([line for line in caplog.messages if re.search(said, line)]) == 2, "each cache says so once"
+
+
+def test_the_very_class_that_is_named_decides_how_long(cache: Cache, colour: Any, redis_server: RedisServer) -> None:
+    named = {OSError: 100, FileNotFoundError: 50}
+    f = cache.cached(ttl=600, key="n:{number}", cache_errors=named)(colour.loader(_find))
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            colour(f(2))
+    assert f.stats.loads == 1
+    assert 40 < redis_server.cli("TTL", f.key(2)) <= 50
 
 
 def _fail_oddly() -> None:

@@ -12,6 +12,8 @@ import pytest
 from tests.race.stampede import Stampede
 from tests.servers import RedisServer
 
+pytestmark = pytest.mark.alone
+
 CROWDS = {"threads": ["threads"] * 4, "tasks": ["tasks"] * 4, "mixed": ["threads", "tasks"] * 2}
 
 

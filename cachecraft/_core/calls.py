@@ -87,8 +87,9 @@ class Subject:
         #: The first parameter is the object a method belongs to, and nothing else names that object.
         self.owned = bool(self.parameters) and self.parameters[0] in ("self", "cls") and key is None
         self._names = self.parameters[1:] if self.owned else self.parameters
-        #: The parameters that a call key is made of: those a template names, else all that say something.
-        self.keyed = self._names if self.template is None else self._named_by(self.template)
+        #: The parameters that a call key is made of: those the templates name, else all that say something. Those of
+        #: the tags are among them, since no call is answered with what lacks its tags.
+        self.keyed = self._names if self.template is None else self._named_by(self.template, *self.tags)
         self._at = tuple(self.parameters.index(name) for name in self.keyed)
 
     def _tag_templates(self, tags: Sequence[str], annotations: Mapping[str, object]) -> tuple[Template, ...]:
@@ -98,8 +99,8 @@ class Subject:
             raise OptionError(f"tags= names {len(tags)} tags; an entry carries {MOST_TAGS} at the most")
         return tuple(Template.parse(tag, self.parameters, option="tags", annotations=annotations) for tag in tags)
 
-    def _named_by(self, template: Template) -> tuple[str, ...]:
-        return tuple(name for name in self.parameters if name in template.names)
+    def _named_by(self, *templates: Template) -> tuple[str, ...]:
+        return tuple(name for name in self.parameters if any(name in each.names for each in templates))
 
     @property
     def explicit(self) -> bool:

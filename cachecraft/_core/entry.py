@@ -190,3 +190,21 @@ def unpack(key: str, slot: bytes) -> Entry:
     return Entry(
         slot[1:HANDLE], tags, stamps, flags, serializer, schema, created / 1e3, keep / 1e3, cost / 1e6, body[length:]
     )
+
+
+def outline(front: bytes) -> Entry:
+    """What the first bytes of an entry say of it. Nothing tells whether they are damaged, and there is no payload.
+
+    Raises:
+        CorruptError: no entry, of an unknown format, or cut off before its tag names end.
+    """
+    stamps = read_stamps(front)
+    start = HANDLE + 1 + TOKEN * len(stamps)
+    if front[:1] != ENTRY or len(front) < start + _BODY:
+        raise CorruptError("not the beginning of an entry")
+    format_, flags, serializer, _, schema, created, keep, cost, length = _HEADER.unpack_from(front, start)
+    names = front[start + _BODY : start + _BODY + length]
+    if format_ != FORMAT or len(names) < length:
+        raise CorruptError("of an unknown format, or cut off before its tag names end")
+    tags = tuple(names.decode("utf-8", "replace").split("\n")) if length else ()
+    return Entry(front[1:HANDLE], tags, stamps, flags, serializer, schema, created / 1e3, keep / 1e3, cost / 1e6, b"")

@@ -42,6 +42,7 @@ class Flight:
     tags: frozenset[str] | None = None
     lost: frozenset[str] = frozenset()
     """Tags invalidated since the load began: it matters where the tags follow from the result."""
+    epoch = 0
     lookup: Any = None
     shelf: Any = None
     call_key: Any = None

@@ -6,7 +6,7 @@ A plain hit or a plain load does not come this way: the generated wrapper does t
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from cachecraft._core import flights
 from cachecraft._core.effects import Flow, Join, Load, Spawn, Stopped, passable
@@ -15,6 +15,8 @@ from cachecraft._core.flights import FAILED, FLYING, LANDED, Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Found, Run
 from cachecraft._core.tally import Tally
+
+__cachecraft_leader__: Final = "mine"  # see ``flights.LEADER``
 
 
 class LocalPlace(Protocol):
@@ -25,7 +27,8 @@ class LocalPlace(Protocol):
 
     def lookup(self, values: Any) -> Any: ...
     def look(self, lookup: Any) -> Found: ...
-    def board(self, lookup: Any) -> tuple[Flight, bool]: ...
+    def board(self, lookup: Any) -> tuple[Flight, Flight | None]: ...
+    def concerns(self, flight: Flight, lookup: Any) -> bool: ...
     def land(self, flight: Flight, value: Any) -> Any: ...
     def fail(self, flight: Flight, error: BaseException) -> None: ...
     def give_up(self, flight: Flight) -> None: ...
@@ -53,17 +56,20 @@ def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
 
 
 def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> Flow[Any]:
-    """Load, or wait for whoever loads. ``reuse`` accepts an entry that has become fresh meanwhile."""
+    """Load, or wait for whoever loads. ``reuse`` accepts an entry that has become fresh meanwhile.
+
+    What is loaded under the same key for another function may not be for this call; then this one loads next.
+    """
     patience = place.policy.wait
     while True:
         flight, mine = place.board(lookup)
-        if mine:
+        if mine is not None:
             found = place.look(lookup) if reuse else None
             if found is not None and found.verdict in (Verdict.FRESH, Verdict.EARLY):
                 # Somebody landed between our first look and our boarding.
-                place.give_up(flight)
+                place.give_up(mine)
                 return _taken(found)
-            return (yield from _lead(place, flight, run))
+            return (yield from _lead(place, mine, run))
         if not flights.may_wait(flight):
             break
         place.tally.waits += 1
@@ -71,29 +77,31 @@ def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> F
             patience = yield from Join(flight, patience)
         finally:
             flights.waited(flight)
+        if flight.state == FLYING:
+            place.tally.wait_timeouts += 1
+            break
+        if not place.concerns(flight, lookup):
+            continue
         if flight.state == LANDED:
             return place.share(flight)
         if flight.state == FAILED:
             raise passable(flight.result)
-        if flight.state == FLYING:
-            place.tally.wait_timeouts += 1
-            break
     return (yield from _load_alone(place, run))
 
 
 def renew(place: LocalPlace, lookup: Any, run: Run) -> Flow[Any]:
     """Load anew whatever is kept: a load that was already under way is waited for, not joined."""
     flight, mine = place.board(lookup)
-    if not mine and flights.may_wait(flight):
+    if mine is None and flights.may_wait(flight):
         try:
             yield from Join(flight, place.policy.wait)
         finally:
             flights.waited(flight)
         if flight.state != FLYING:
             return (yield from obtain(place, lookup, run, reuse=False))
-    if not mine:
+    if mine is None:
         return (yield from _load_alone(place, run))
-    return (yield from _lead(place, flight, run))
+    return (yield from _lead(place, mine, run))
 
 
 def write(place: LocalPlace, lookup: Any, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
@@ -102,23 +110,23 @@ def write(place: LocalPlace, lookup: Any, run: Run, made: Callable[[Any], Any]) 
     If it raises, or an invalidation or another write came in between, the entry is dropped: who can tell which of two
     writes the database took last?
     """
-    flight = place.seize(lookup)
-    flights.enter(flight)
+    mine = place.seize(lookup)
+    flights.enter(mine)
     try:
-        result = yield from Load(run, None, flight)
+        result = yield from Load(run, None, mine)
     except BaseException:
         place.forget(lookup)
-        place.fail(flight, _NoAnswer())
+        place.fail(mine, _NoAnswer())
         raise
     try:
         value = made(result)
     except Exception as error:
         place.failed(error, "making the value to keep for")
         place.forget(lookup)
-        place.fail(flight, _NoAnswer())
+        place.fail(mine, _NoAnswer())
         return result  # the write is done, and its caller is owed what it returned
-    place.land(flight, value)
-    if flight.void:
+    place.land(mine, value)
+    if mine.void:
         place.forget(lookup)
     return result
 
@@ -132,12 +140,12 @@ def _taken(found: Found) -> Any:
     return found.take()
 
 
-def _lead(place: LocalPlace, flight: Flight, run: Run) -> Flow[Any]:
-    flights.enter(flight)
+def _lead(place: LocalPlace, mine: Flight, run: Run) -> Flow[Any]:
+    flights.enter(mine)
     try:
-        return place.land(flight, (yield from Load(run, place.policy.timeout, flight)))
+        return place.land(mine, (yield from Load(run, place.policy.timeout, mine)))
     except BaseException as error:
-        place.fail(flight, error.stop if isinstance(error, Stopped) else error)
+        place.fail(mine, error.stop if isinstance(error, Stopped) else error)
         raise
 
 
@@ -161,11 +169,13 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
         if flight is None:
             return (yield from obtain(place, lookup, run))
         yield from Join(flight, soft)
-        if flight.state == LANDED:
-            return place.share(flight)
         if flight.state == FLYING:
             place.tally.stale += 1
             return _taken(old)
+        if not place.concerns(flight, lookup):
+            return (yield from obtain(place, lookup, run))
+        if flight.state == LANDED:
+            return place.share(flight)
         raise passable(flight.result) if flight.state == FAILED else TimeoutError
     except Exception:
         if place.look(lookup).node is not old.node:
@@ -178,13 +188,13 @@ def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[An
 def _refresh_behind(place: LocalPlace, lookup: Any, run: Run) -> Flow[Flight | None]:
     """Have the entry loaded anew behind the caller's back, once at a time. Answers the flight to watch."""
     flight, mine = place.board(lookup)
-    if not mine:
+    if mine is None:
         return flight
 
     def refresh() -> Flow[None]:
         place.tally.refreshes += 1
         try:
-            yield from _lead(place, flight, run)
+            yield from _lead(place, mine, run)
         except Exception:
             place.postpone(lookup)
 

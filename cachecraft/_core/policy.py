@@ -195,6 +195,11 @@ class Policy:
         """Whether an entry's age matters, rather than only whether it is there."""
         return bool(self.keep or self.refresh_ahead or self.beta)
 
+    def remembered(self, error: Exception) -> tuple[type[Exception], float] | None:
+        """The closest of an exception's classes that ``cache_errors`` names, and for how many seconds."""
+        named = dict(self.cache_errors or ())
+        return next(((kind, named[kind]) for kind in type(error).__mro__ if kind in named), None)
+
     def lifetime(self, result: object) -> Lifetime:
         """The lifetime of one result, whose ttl may depend on it."""
         jitter = None if isinstance(self.jitter, _Inherit) else self.jitter

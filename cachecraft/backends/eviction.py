@@ -2,7 +2,8 @@
 
 Yang, Zhang, Qiu, Yue and Rashmi, "FIFO queues are all you need for cache eviction", SOSP 2023. New nodes enter a
 small queue, and only what is read twice there moves on to the main one, so a scan washes through without harm. A hit
-merely counts (``node.hits``): nothing moves and nothing is locked. Callers of everything else hold the memory's lock.
+merely counts (``node.hits``): nothing moves and nothing is locked. Callers of everything else are making a change
+(``Memory.begin``).
 
 A tenth for the small queue is right for popularity that lasts, and loses a third of the hits where whole working sets
 come and go. So what is missed again soon after it went moves the border, as in ARC (Megiddo and Modha, FAST 2003): in
@@ -44,8 +45,11 @@ class Node:
     next: Node
     in_main: bool
 
+    # A plain node has no tags, and no other function is served it.
+    tags: tuple[str, ...] = ()
+    epoch = 0
     fallen = False
-    """Whether one of its tags was invalidated. A plain node has none."""
+    """Whether one of its tags was invalidated."""
 
 
 def _ring() -> Node:
@@ -101,94 +105,71 @@ class Bound:
         self._ghosts: list[int | None] = [None]
         self._places = 1
         self._missed_small = self._missed_main = 1
-        # A signal handler, or a destructor, may run in the middle of a change and use the cache: what it lets in is not
-        # served, and what it removes goes when the change is done.
-        self._busy = False
-        self._late: list[Node] = []
 
     def __len__(self) -> int:
         return self.count
 
     def admit(self, node: Node) -> None:
         """Take a node in, and first make room for it: the bounds hold at every moment."""
-        if self._busy:
-            self._decline(node)
-            return
-        self._busy = True
-        try:
-            small = self._small
-            key = node.key
-            ghost = hash(key) if key is not NO_KEY else _ghost(node)
-            size = self.bytes + node.size + ENTRY_BYTES
-            brim = self.brim
-            if self.count >= brim or size > self._most_bytes:
-                old = small.next
-                if (
-                    brim
-                    and self._in_small >= self._small_share
-                    and type(old) is Node
-                    and old.hits <= 1
-                    and size - old.size - ENTRY_BYTES <= self._most_bytes
-                    and self.count <= self._places
-                ):
-                    # _evict and Memory.detach, written out for a plain node: where memory is full, nearly every miss
-                    # comes here, and three calls are a tenth of its price.
-                    gone = hash(old.key)
-                    self._ghosts[gone % self._places] = gone
-                    old.expires = DEAD
-                    shelf = old.shelf
-                    shelf.nodes.pop(old.key, None)
+        small = self._small
+        key = node.key
+        ghost = hash(key) if key is not NO_KEY else _ghost(node)
+        size = self.bytes + node.size + ENTRY_BYTES
+        brim = self.brim
+        if self.count < brim and size <= self._most_bytes:
+            self.count += 1
+            self._in_small += 1
+        else:
+            old = small.next
+            if (
+                brim
+                and self._in_small >= self._small_share
+                and type(old) is Node
+                and old.hits <= 1
+                and size - old.size - ENTRY_BYTES <= self._most_bytes
+                and self.count <= self._places
+            ):
+                # _evict and Memory.detach, written out for a plain node: where memory is full, nearly every miss comes
+                # here, and three calls are a tenth of its price.
+                gone = hash(old.key)
+                self._ghosts[gone % self._places] = gone
+                old.expires = DEAD
+                shelf = old.shelf
+                shelf.nodes.pop(old.key, None)
+                if old.hits:
                     shelf.retired += old.hits
                     old.hits = 0
-                    small.next = after = old.next
-                    after.prev = small
-                    old.prev = old.next = None  # type: ignore[assignment]  # as in _take
-                    self._in_small -= 1
-                    self.count -= 1
-                    self.evictions += 1
-                    size -= old.size + ENTRY_BYTES
-                else:
-                    self._make_room(node.size)
-                    size = self.bytes + node.size + ENTRY_BYTES
-            self.count += 1
-            self.bytes = size
-            met = self._ghosts[ghost % self._places]
-            if met is not None and (met == ghost or met == ~ghost):  # noqa: PLR1714 - a tuple would be made each time
-                self._shift(ghost, met)
-                if met == ghost:
-                    node.in_main = True
-                    _push(self._main, node)
-                    return
-            node.in_main = False
-            self._in_small += 1
-            # _push, written out
-            last = small.prev
-            node.prev = last
-            node.next = small
-            last.next = small.prev = node
-        finally:
-            self._busy = False
-            if self._late:
-                self._catch_up()
-
-    def _decline(self, node: Node) -> None:
-        """Have nobody served what would be let in in the middle of a change; it goes when that is done."""
-        node.expires = DEAD
+                small.next = after = old.next
+                after.prev = small
+                old.prev = old.next = None  # type: ignore[assignment]  # as in _take
+                self.evictions += 1
+                size -= old.size + ENTRY_BYTES
+            else:
+                self._make_room(node.size)
+                size = self.bytes + node.size + ENTRY_BYTES
+                self.count += 1
+                self._in_small += 1
+        self.bytes = size
+        met = self._ghosts[ghost % self._places]
+        if met is not None and (met == ghost or met == ~ghost):  # noqa: PLR1714 - a tuple would be made each time
+            self._shift(ghost, met)
+            if met == ghost:
+                self._in_small -= 1
+                node.in_main = True
+                _push(self._main, node)
+                return
         node.in_main = False
-        node.prev = node.next = None  # type: ignore[assignment]  # as in _take
-        self._late.append(node)
-
-    def _catch_up(self) -> None:
-        while self._late:
-            node = self._late.pop()
-            self._evicted(node)
-            self.remove(node)
+        # _push, written out
+        last = small.prev
+        node.prev = last
+        node.next = small
+        last.next = small.prev = node
 
     def replace(self, old: Node, node: Node) -> None:
         """Put ``node`` where ``old`` was, with the standing that ``old`` had earned."""
         in_main = old.in_main
         self.remove(old)
-        if in_main and not self._busy and self.bytes + node.size <= self.largest:
+        if in_main and self.bytes + node.size <= self.largest:
             node.in_main = True
             _push(self._main, node)
             self.count += 1
@@ -197,9 +178,7 @@ class Bound:
             self.admit(node)
 
     def remove(self, node: Node) -> None:
-        if self._busy:
-            self._late.append(node)
-        elif node.prev is not None:  # else it is out already
+        if node.prev is not None:  # else it is out already
             _take(node)
             self.count -= 1
             self.bytes -= node.size + ENTRY_BYTES
@@ -207,14 +186,10 @@ class Bound:
                 self._in_small -= 1
 
     def _make_room(self, size: int) -> None:
-        self._busy = False  # who reclaims removes
-        try:
-            if not self.brim:
-                self._reclaim()
-            while self._lacks(size) and self._reclaim():
-                pass
-        finally:
-            self._busy = True
+        if not self.brim:
+            self._reclaim()
+        while self._lacks(size) and self._reclaim():
+            pass
         if not self._lacks(size):
             return
         if self.count > self._places:

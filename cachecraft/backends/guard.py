@@ -20,12 +20,10 @@ from cachecraft.backends.breaker import Breaker
 from cachecraft.backends.failures import Kind, Suspended, kind_of
 from cachecraft.backends.journal import Item, Journal
 from cachecraft.backends.prober import Prober
-from cachecraft.backends.redis import ROOT
+from cachecraft.backends.redis import PROBE, ROOT
 
 log: Final = logging.getLogger("cachecraft")
 
-_PROBE: Final = "~probe"
-"""A key that is never there: to delete it changes nothing, and only a server that takes invalidations does it."""
 _BATCH: Final = 500
 """Keys that are replayed in one command."""
 _ORPHANS: Final = 1000
@@ -180,7 +178,7 @@ class Guard:
         """
         self._spare.renew()
         try:
-            self._offer(Delete((self._prefixes[0] + _PROBE,)))
+            self._offer(Delete((self._prefixes[0] + PROBE,)))
             replayed = self._replay()
             self._release()
         except BackendError as error:

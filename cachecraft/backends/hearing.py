@@ -1,7 +1,8 @@
 """One connection on which Redis pushes what changes: what was said on it, and what an answer means.
 
-The answer to a ``PING`` comes behind all that was pushed before it, so it proves that whatever had been invalidated
-when the ``PING`` was *sent* has been heard. (Redis writes what a change pushes before it answers who made the change.)
+The answer to a *probe* comes behind all that was pushed before it, so it proves that whatever had been invalidated when
+the probe was *sent* has been heard. (Redis writes what a change pushes before it answers who made the change.) It is a
+deletion of what is never there rather than a ``PING``: a primary that was demoted would answer that, and hear nothing.
 It knows commands and who wants to hear; no thread, no entry and no function.
 """
 
@@ -15,12 +16,13 @@ from typing import Any, Final, Protocol
 
 import hiredis
 
-from cachecraft._core.errors import BackendError
+from cachecraft._core.effects import Remote
 from cachecraft._core.flights import LANDED, Flight
 from cachecraft.backends.commands import Command, gone_channel, prefix_in, read_told
 from cachecraft.backends.lines import Line
+from cachecraft.backends.redis import PROBE
 
-PREFIX: Final = "~"
+_STAMPS: Final = "~"
 """What the names of stamps begin with, behind their namespace: only these are tracked."""
 
 
@@ -42,6 +44,9 @@ class Ear(Protocol):
     def stamps_changed(self, keys: list[str]) -> None: ...
     def gone(self, prefix: str, pattern: str | None, keys: list[str]) -> None: ...
     def flushed(self) -> None: ...
+    def changed(self, effect: Remote[Any]) -> None:
+        """This process itself is about to do this, or has just done it."""
+
     def lost(self) -> None:
         """From here on nothing is heard."""
 
@@ -54,7 +59,7 @@ class Bell(Flight):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Ping:
+class _Probe:
     """A question on its way."""
 
     sent: float
@@ -74,15 +79,15 @@ class Session:
         self._line = line
         self._prefixes: set[str] = set()
         self._channels: set[str] = set()
-        self._expected: deque[_Ping | None] = deque()
-        """The answers to come: to a ``PING``, or to something that need only have worked."""
+        self._expected: deque[_Probe | None] = deque()
+        """The answers to come: to a probe, or to something that need only have worked."""
         self._listening: weakref.WeakSet[Ear] = weakref.WeakSet()
         self.last = 0.0
-        """When the last ``PING`` was sent."""
+        """When the last probe was sent."""
 
     @property
     def waits_since(self) -> float | None:
-        """Since when the oldest ``PING`` waits for its answer."""
+        """Since when the oldest probe waits for its answer."""
         return next((each.sent for each in self._expected if each is not None), None)
 
     def say(
@@ -94,7 +99,7 @@ class Session:
         new = sorted({prefix for ear in ears for prefix in ear.prefixes} - self._prefixes)
         if new:
             self._prefixes.update(new)
-            words = [word for prefix in new for word in ("PREFIX", prefix + PREFIX)]
+            words = [word for prefix in new for word in ("PREFIX", prefix + _STAMPS)]
             commands += [("CLIENT", "TRACKING", "ON", "BCAST", *words), ("SUBSCRIBE", *map(gone_channel, new))]
             self._expected.append(None)
             for ear in ears:
@@ -110,10 +115,10 @@ class Session:
             commands.append(("UNSUBSCRIBE", *unwanted))
         self._channels = set(bells)
         if due or proofs or starts:
-            # The answer to ``HELLO`` tells a replica, which answers all and hears of invalidations late, or never.
-            commands += [("HELLO", 3), ("PING",)]
-            ping = _Ping(now, {ear: ear.clock() for ear in ears}, starts, frozenset(self._prefixes), proofs)
-            self._expected += [None, ping]
+            commands.append(("UNLINK", min(self._prefixes) + PROBE) if self._prefixes else ("PING",))
+            self._expected.append(
+                _Probe(now, {ear: ear.clock() for ear in ears}, starts, frozenset(self._prefixes), proofs)
+            )
             self.last = now
         if commands:
             self._line.send(commands)
@@ -129,18 +134,16 @@ class Session:
                 self._pushed(reply, ears, bells)
             elif isinstance(reply, Exception):
                 raise reply
-            elif isinstance(reply, dict) and reply.get(b"role") != b"master":
-                raise BackendError("Redis: the server is a replica, and hears late of what is invalidated")
-            elif (ping := self._expected.popleft()) is not None:
-                self._answered(ping)
+            elif (probe := self._expected.popleft()) is not None:
+                self._answered(probe)
 
-    def _answered(self, ping: _Ping) -> None:
-        for ear in ping.starts:
-            ear.begun(ping.prefixes)
-        for ear, sent in ping.times.items():
+    def _answered(self, probe: _Probe) -> None:
+        for ear in probe.starts:
+            ear.begun(probe.prefixes)
+        for ear, sent in probe.times.items():
             if ear in self._listening:
                 ear.proved(sent)
-        for proof in ping.proofs:
+        for proof in probe.proofs:
             proof.settle(LANDED, None)
 
     def _pushed(self, push: list[Any], ears: list[Ear], bells: Mapping[str, Bell]) -> None:

@@ -124,7 +124,10 @@ class Line:
             # What TLS has decrypted already, ``poll`` does not know of.
             if not getattr(self._socket, "pending", int)():
                 break
-        return list(iter(self._reader.gets, False))
+        replies: list[Any] = []
+        while (reply := self._reader.gets()) is not False:  # not ``iter(gets, False)``: a reply may be 0
+            replies.append(reply)
+        return replies
 
     def is_usable(self) -> bool:
         """Whether nothing has come unasked: a reply to somebody else's question, or the end of the connection."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import select
 import socket
 import threading
@@ -17,10 +18,11 @@ from typing import Any, Final
 
 import tenacity
 
-from cachecraft._core.errors import BackendError, BackendRefused, BackendTimeout, told
+from cachecraft._core.effects import Remote
+from cachecraft._core.errors import BackendError, BackendTimeout, told
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
 from cachecraft.backends.commands import done_channel
-from cachecraft.backends.failures import failure
+from cachecraft.backends.failures import Kind, failure, kind_of
 from cachecraft.backends.hearing import Bell, Ear, Session
 from cachecraft.backends.lines import Line
 from cachecraft.backends.prober import QUICK, SLOW
@@ -34,6 +36,7 @@ _PATIENCE: Final = 4.0
 """Seconds for which a proof lasts where no near cache says it."""
 _FLEETING: Final = 1.0
 """Seconds below which a connection did not last: then the next comes a little later."""
+_UNABLE: Final = re.compile("NoPermission|unknown command|NOPROTO")
 _REMEDY: Final = (
     "; they need Redis or Valkey 6.0 or newer, and a user with +client|tracking +subscribe +unsubscribe; else give"
     " near=False"
@@ -46,7 +49,7 @@ class Listener:
     def __init__(self, dialling: Dialling) -> None:
         self._dialling = dialling
         # Weakly, so that a cache that nobody closed can be collected, with all that it holds and that leads back to it.
-        self._ears: weakref.WeakSet[Ear] = weakref.WeakSet()
+        self._refs: tuple[weakref.ref[Ear], ...] = ()
         self._owners: weakref.WeakSet[Any] = weakref.WeakSet()
         self._line: Line | None = None
         self._waker: tuple[socket.socket, socket.socket] | None = None
@@ -77,7 +80,8 @@ class Listener:
 
     def attach(self, ear: Ear) -> None:
         with self._lock:
-            self._ears.add(ear)
+            if ear not in self._ears:
+                self._refs = (*self._refs, weakref.ref(ear))
         self.wake()
 
     @property
@@ -133,7 +137,17 @@ class Listener:
             self._hang_up()
             self._abandon()
 
+    def changed(self, effect: Remote[Any]) -> None:
+        """This process is about to do this, or has just done it: its near caches do not wait until they hear of it."""
+        for ear in self._ears:
+            ear.changed(effect)
+
     # -- the thread ------------------------------------------------------------------------------------------
+
+    @property
+    def _ears(self) -> list[Ear]:
+        # Without the lock: who adds or removes one makes another tuple.
+        return [ear for ref in self._refs if (ear := ref()) is not None]
 
     @property
     def _wanted(self) -> bool:
@@ -188,7 +202,7 @@ class Listener:
         return line
 
     def _deafen(self) -> None:
-        for ear in self._ears_now():
+        for ear in self._ears:
             ear.lost()
         self._abandon()
         if self._line is not None:
@@ -216,7 +230,7 @@ class Listener:
                 proofs, self._proofs = tuple(self._proofs), []
                 bells = dict(self._bells)
             try:
-                session.say(now, self._ears_now(), bells, proofs, due=now - session.last >= staleness / 4)
+                session.say(now, self._ears, bells, proofs, due=now - session.last >= staleness / 4)
             except BaseException:
                 self._proofs += proofs
                 raise
@@ -224,15 +238,11 @@ class Listener:
                 if end == self._waker[0].fileno():
                     self._waker[0].recv(4096)
                 else:
-                    session.hear(self._ears_now(), self._bells)
+                    session.hear(self._ears, self._bells)
                     self._well(time.monotonic() - began)
 
     def _staleness(self) -> float:
-        return min((ear.staleness for ear in self._ears_now()), default=_PATIENCE)
-
-    def _ears_now(self) -> list[Ear]:
-        with self._lock:
-            return list(self._ears)
+        return min((ear.staleness for ear in self._ears), default=_PATIENCE)
 
     def _nap(self, seconds: float) -> None:
         """Until it is time, or nobody wants to hear any more."""
@@ -256,7 +266,7 @@ class Listener:
     def _complain(self, error: BackendError) -> None:
         if self._ears and not self._complained:
             self._complained = True
-            remedy = _REMEDY if isinstance(error, BackendRefused) else ""
+            remedy = _REMEDY if _UNABLE.search(str(error)) else ""
             log.warning("near caches are off until Redis can be heard: %s%s", told(error), remedy)
 
     def _well(self, lasts: float) -> None:
@@ -268,14 +278,14 @@ class Listener:
 
     def detach(self, ear: Ear) -> None:
         with self._lock:
-            self._ears.discard(ear)
+            self._refs = tuple(ref for ref in self._refs if (each := ref()) is not None and each is not ear)
 
     def leave(self, owner: object) -> None:
         """Somebody has no more use for it. The last one waits until it has hung up, but in no event loop."""
         with _lock:
             self._owners.discard(owner)
             if not self._owners:
-                _listeners.pop(self._dialling, None)
+                _listeners.pop(self._dialling.url, None)
         with self._lock:
             thread = self._thread
             if thread is None:
@@ -291,11 +301,11 @@ class Listener:
 
 def _pause(state: Any) -> float:
     """Soon again after what may pass by itself; what the server refuses, it will refuse again."""
-    refused = isinstance(failure(state.outcome.exception()), BackendRefused)
+    refused = kind_of(failure(state.outcome.exception())) is Kind.REFUSED
     return (SLOW if refused else QUICK)(state)
 
 
-_listeners: Final[dict[Any, Listener]] = {}
+_listeners: Final[dict[str, Listener]] = {}
 _lock = threading.RLock()
 
 
@@ -308,6 +318,6 @@ def after_fork() -> None:
 def listener_for(dialling: Dialling, owner: object) -> Listener:
     """The listener at a server, until ``owner`` says ``leave``."""
     with _lock:
-        listener = _listeners.setdefault(dialling, Listener(dialling))
+        listener = _listeners.setdefault(dialling.url, Listener(dialling))
         listener._owners.add(owner)
         return listener

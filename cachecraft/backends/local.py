@@ -89,10 +89,14 @@ class Local:
             self._bind = None
 
     def _moved(self, **names: Any) -> None:
-        table = self.table
-        now = _late if self.memory.wary and table.tagged else self.memory.clock
-        if self._bind is not None:
-            self._bind(table=table.shelf.nodes, owners=table.owners, now=now, **names)
+        table, memory, done = self.table, self.memory, False
+        while not done:
+            nodes, wary = table.shelf.nodes, memory.wary
+            if self._bind is not None:
+                now = _late if wary and table.tagged else memory.clock
+                self._bind(table=nodes, owners=table.owners, now=now, **names)
+            # A signal handler may have moved it all meanwhile.
+            done = nodes is table.shelf.nodes and wary is memory.wary
 
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
         if flight.state == FLYING:
@@ -137,11 +141,9 @@ class Local:
             return
         node: Node | None = None
         # A result's tags follow from the result, and here is none: no invalidation by tag would find the exception.
-        remembered = () if self.table.subject.tag_maker is not None else self.policy.cache_errors or ()
-        for kind, ttl in remembered:
-            if isinstance(error, kind):
-                node = self._raised(flight, error, now + ttl, now)
-                break
+        remembered = None if self.table.subject.tag_maker is not None else self.policy.remembered(error)
+        if remembered is not None:
+            node = self._raised(flight, error, now + remembered[1], now)
         self.table.end(flight, FAILED, error, node)
 
     def _raised(self, flight: Flight, error: Exception, expires: float, now: float) -> Node | None:
@@ -189,7 +191,7 @@ class Local:
             if table.subject.tag_maker is not None:
                 made = map(self._tag, table.subject.tags_of_result(lookup.values, value))
                 node.tags = tuple(dict.fromkeys((*node.tags, *made)))
-        node.cost = now - flight.began
+        node.epoch, node.cost = flight.epoch, now - flight.began
         node.until = expires + policy.keep
         node.shelf, node.size, node.hits = flight.shelf, size + len(node.wire or ""), 0
         hold(node, value)
@@ -239,7 +241,11 @@ class Local:
         node.hits += 1
         return node.value
 
-    def board(self, lookup: Lookup) -> tuple[Flight, bool]:
+    def concerns(self, flight: Flight, lookup: Lookup) -> bool:
+        """Whether the result of a flight, of another function perhaps, is one for this call."""
+        return self.table.meant_for(lookup, flight)
+
+    def board(self, lookup: Lookup) -> tuple[Flight, Flight | None]:
         return self.table.board(lookup)
 
     def seize(self, lookup: Lookup) -> Flight:
@@ -292,16 +298,15 @@ class Local:
         lookup = self.lookup(values)
         now = self.memory.clock()
         flight = Flight.of(lookup.flight_key, now)
-        flight.lookup, flight.shelf = lookup, lookup.shelf
+        flight.lookup, flight.shelf, flight.epoch = lookup, lookup.shelf, self.memory.epoch
         flight.call_key, flight.kind = lookup.key, lookup.kind
         node = self._node(flight, self._own(flight, value), now)
         with self.memory.lock:
-            if node is None:
+            self.memory.void(self.table, lookup)
+            kept = node is not None and self.table.put(node)
+            if not kept:
                 self.memory.invalidate(lookup)  # declined, but what was kept is not the result any more
-            else:
-                self.memory.void(self.table, lookup)
-                self.table.put(node)
-        return node is not None
+        return kept
 
     def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
         return flow.write(self, self.lookup(values), run, made)

@@ -3,6 +3,10 @@
 Knows functions only by their tables, and neither Redis nor an event loop. A hit reads ``Shelf.nodes`` without a lock
 (see ``_wrappers``); whatever changes something holds ``Memory.lock``.
 
+A signal handler, or a destructor, may use the cache in the middle of a *change*, in the thread that has the lock. So
+there is one change at a time even within a thread (``begin``): what comes in the middle of one may make its nodes
+unservable, and void loads, at once; it stores nothing, and what it removes leaves the indexes when the change is done.
+
 What is invalidated is out of reach before the lock is released. A few nodes are dropped one by one. Of many, only what
 holds them together is marked, so that it takes no longer for a million: a function begins with empty shelves, and the
 nodes of a tag that fell are told by it. They are ``doomed``, and let go of in portions by those who come next
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from threading import RLock
 from typing import Any, Final
 
@@ -48,9 +52,15 @@ class Memory:
         self.tags: dict[str, Tagged] = {}
         self.tables: weakref.WeakSet[Table] = weakref.WeakSet()
         self.doomed = Doomed()
+        self.epoch = 0
+        """Another begins when all of a function is invalidated: what others stored under its keys may be older."""
         self.wary = False
         """Among the nodes that wrappers find there are some whose tag fell."""
-        self._reclaiming = False
+        self.changing = False
+        self.disturbed = False
+        """Something was invalidated since the change began: what it stores may be out of date."""
+        self.late: list[Node] = []
+        """What is to be removed when the change is done."""
         self._graves: deque[Grave] = deque()
 
     def after_fork(self) -> None:
@@ -64,10 +74,11 @@ class Memory:
         for table in list(self.tables):
             table.flights.clear()
         if torn:
+            self.late.clear()
             self.names.clear()
             self.tags.clear()
             self.doomed.clear()
-            self.wary = self._reclaiming = False
+            self.wary = self.changing = False
             bound = self.bound
             bound.__init__(bound.max_entries, bound.max_bytes, self.detach, self.reclaim)  # type: ignore[misc]  # emptied in place
             for table in list(self.tables):
@@ -78,14 +89,33 @@ class Memory:
             self.reap()
             return len(self.bound)
 
-    # -- removing; the caller holds the lock -----------------------------------------------------------------
+    # -- changing; the caller holds the lock -----------------------------------------------------------------
+
+    def begin(self) -> bool:
+        """Whether a change may be made now, up to ``done``; not in the middle of another."""
+        if self.changing:
+            return False
+        self.changing = True
+        self.disturbed = False
+        return True
+
+    def done(self) -> None:
+        self.changing = False
+        while self.late:
+            self.changing = True
+            try:
+                while self.late:
+                    self._remove(self.late.pop())
+            finally:
+                self.changing = False
 
     def detach(self, node: Node) -> None:
-        """Take a node out of every index, and make sure that nobody serves it."""
+        """Take a node out of every index, and make sure that nobody serves it. Part of a change."""
         node.expires = DEAD
         shelf: Shelf = node.shelf
-        if shelf.nodes.get(stand := place(node)) is node:
-            del shelf.nodes[stand]
+        nodes = shelf.nodes
+        if nodes.get(stand := place(node)) is node:
+            del nodes[stand]
         if type(node) is not Node:
             assert isinstance(node, Named)
             if node.wire is not None and shelf.names.get(node.wire) is node:
@@ -99,10 +129,21 @@ class Memory:
 
     def drop(self, node: Node) -> int:
         """Remove a node; 1 if it could still have been served."""
-        alive = (node.until if isinstance(node, Named) else node.expires) > self.clock() and not node.fallen
+        ends = node.until if isinstance(node, Named) and node.expires != DEAD else node.expires
+        alive = ends > self.clock() and not node.fallen
+        if self.begin():
+            try:
+                self._remove(node)
+            finally:
+                self.done()
+        else:
+            node.expires = DEAD
+            self.late.append(node)
+        return int(alive)
+
+    def _remove(self, node: Node) -> None:
         self.detach(node)
         self.bound.remove(node)
-        return int(alive)
 
     def tagged(self, tag: str) -> Tagged:
         tagged = self.tags.get(tag)
@@ -123,7 +164,7 @@ class Memory:
 
     def reap(self) -> None:
         """Let go of what belonged to objects and functions that have died."""
-        while self._graves:
+        while self._graves and not self.changing:
             shelf = self._graves.popleft().shelf
             table = shelf.table
             table.graves.pop(shelf.serial, None)
@@ -138,8 +179,15 @@ class Memory:
 
     # -- invalidating ----------------------------------------------------------------------------------------
 
-    @staticmethod
-    def _void(board: dict[Any, Flight], doomed: Callable[[Flight], bool]) -> None:
+    def _disturb(self) -> None:
+        self.disturbed = True
+        if self.changing:
+            # What we interrupted may have emptied shelves, and be about to say so.
+            for table in list(self.tables):
+                table.moved()
+
+    def _void(self, board: dict[Any, Flight], doomed: Callable[[Flight], bool]) -> None:
+        self._disturb()
         # A copy: the wrappers put flights on the board without the lock.
         for flight in list(board.values()):
             if doomed(flight):
@@ -150,12 +198,12 @@ class Memory:
         """Drop the entry of one call."""
         with self.lock:
             self.void(lookup.table, lookup)
-            node = lookup.table.find(lookup)
+            node = lookup.table.standing_for(lookup)
             return self.drop(node) if node is not None else 0
 
-    @staticmethod
-    def void(table: Table, lookup: Lookup) -> None:
+    def void(self, table: Table, lookup: Lookup) -> None:
         """Have the load of a call under way, if there is one, keep its result to itself."""
+        self._disturb()
         flight = table.flights.pop(lookup.flight_key, None)
         if flight is not None:
             flight.void = True
@@ -175,25 +223,24 @@ class Memory:
         )
         with self.lock:
             names = self._voided_names(matches, lambda stem: fixed.startswith(stem) or stem.startswith(fixed))
-            found = [node for each in names for wire, node in each.items() if matches(wire)]
+            found = [node for each in names for wire, node in list(each.items()) if matches(wire)]
             return self._drop_standing(found)
 
     def _drop_standing(self, nodes: Iterable[Node]) -> int:
         # What was retired is gone already, and let go of with all that it was retired with.
         return sum(self.drop(node) for node in nodes if node.shelf.holds(node))
 
-    def _voided_names(self, doomed: Callable[[str], bool], concerns: Callable[[str], bool]) -> list[dict[str, Named]]:
+    def _voided_names(self, doomed: Callable[[str], bool], concerns: Callable[[str], bool]) -> list[Mapping[str, Node]]:
         """Void the loads whose wire keys are doomed; answers where nodes with such wire keys may be found.
 
         ``concerns`` tells whether a function whose keys begin so may have any.
         """
         self._void(self.flights, lambda flight: doomed(flight.shelf.table.flight_wire(flight)))
-        names = [self.names]
+        names: list[Mapping[str, Node]] = [self.names]
         for table in self._tables():
             if not table.shared and (table.subject.explicit or concerns(table.prefix + table.subject.stem)):
                 self._void(table.flights, lambda flight: doomed(flight.shelf.table.flight_wire(flight)))
-                table.index()
-                names += [shelf.names for shelf in table.all_shelves]
+                names += table.index()
         return names
 
     def invalidate_tags(self, tags: Iterable[str]) -> int:
@@ -226,7 +273,8 @@ class Memory:
             gone += len(tagged)
             tagged.fallen = True
             self._doom(tagged)
-        self._beware(wary=True)
+        self.wary = True
+        self._tell()
         # Last, so that whoever was interrupted, and invalidates once more, finds them again.
         for tagged in falling:
             self.tags.pop(tagged.tag, None)
@@ -238,6 +286,7 @@ class Memory:
             self.reap()
             count, left = 0, AT_ONCE
             for table in tables:
+                self.epoch = table.epoch = self.epoch + 1
                 self._void(table.flights, _loads_of(table))
                 left -= table.size
                 if left >= 0:
@@ -250,9 +299,15 @@ class Memory:
 
     def _retire(self, table: Table) -> int:
         """Have a function begin with empty shelves. Answers how many nodes went, without those already gone."""
-        retired = table.contents
-        self._doom(retired)
-        table.empty()
+        mine = self.begin()
+        try:
+            retired = table.contents
+            self._doom(retired)
+            table.empty()
+            table.moved()
+        finally:
+            if mine:
+                self.done()
         return max(0, len(retired) - self.doomed.fallen * table.tagged)
 
     # -- letting go of what was invalidated; the caller holds the lock ---------------------------------------
@@ -261,39 +316,43 @@ class Memory:
         self.doomed.add(group)
         self.bound.brim = 0
 
-    def _beware(self, *, wary: bool) -> None:
-        self.wary = wary
+    def _tell(self) -> None:
         for table in list(self.tables):
             if table.tagged:
                 table.moved()
 
     def reclaim(self) -> bool:
-        """Drop some of what is doomed; false if there is nothing to be done."""
-        # Dropping may run anybody's destructor, and that may come here again.
-        if not self.doomed or self._reclaiming:
+        """Drop some of what is doomed; false if there is nothing to be done. Part of a change."""
+        if not self.doomed:
             return False
-        self._reclaiming = True
-        try:
-            for _ in range(PORTION):
-                node = self.doomed.take() if self.doomed else None
-                if node is not None and node.expires != DEAD:
-                    # Its shelf may have been buried meanwhile, with what it had counted.
-                    node.shelf.table.retired += node.hits
-                    node.hits = 0
-                    self.drop(node)
-        finally:
-            self._reclaiming = False
+        for _ in range(PORTION):
+            node = self.doomed.take() if self.doomed else None
+            if node is not None:
+                # Its shelf may have been buried meanwhile, with what it had counted.
+                node.shelf.table.retired += node.hits
+                node.hits = 0
+                self._remove(node)
+        # Set first and then looked at again: something may be invalidated in between.
         if self.wary and not self.doomed.falling:
-            self._beware(wary=False)
+            self.wary = False
+            if self.doomed.falling:
+                self.wary = True
+            self._tell()
         if not self.doomed:
             self.bound.brim = self.bound.max_entries
+            if self.doomed:
+                self.bound.brim = 0
         return True
 
     def tidy(self) -> None:
         """Do one call's share of it."""
         if self.doomed:
             with self.lock:
-                self.reclaim()
+                if self.begin():
+                    try:
+                        self.reclaim()
+                    finally:
+                        self.done()
 
     def _tables(self) -> list[Table]:
         self.reap()

@@ -17,6 +17,7 @@ from cachecraft._core.entry import Verdict
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Run
 from cachecraft._core.sight import Seek
+from cachecraft.backends.eviction import Node
 from cachecraft.backends.isolation import SHARED, copier_of_decoded, weigh, weigh_key
 from cachecraft.backends.local import Local
 from cachecraft.backends.nodes import Copied, Named, hold
@@ -75,43 +76,38 @@ class NearPlace:
     # -- calls -----------------------------------------------------------------------------------------------
 
     def recall(self, values: Values, run: Run) -> Flow[Any]:
-        seek = self.remote.seek(values)
-        found = yield from self._look(seek)
-        if found is not None:
-            return found()
-        try:
-            return (yield from flows.sought(self.remote, seek, run))
-        finally:
-            if isinstance(seek.fill, NearFill):
-                self.keeper.take_off(seek.fill)
+        seek, node = yield from self._look(values)
+        if node is not None:
+            node.hits += 1
+            return node.value
+        return (yield from self._filled(seek, flows.sought(self.remote, seek, run)))
 
     def peek(self, values: Values) -> Flow[Any]:
-        seek = self.remote.seek(values)
-        found = yield from self._look(seek)
-        if found is not None:
-            return found()
-        try:
-            return (yield from flows.glimpsed(self.remote, seek))
-        finally:
-            if isinstance(seek.fill, NearFill):
-                self.keeper.take_off(seek.fill)
+        seek, node = yield from self._look(values)
+        return node.value if node is not None else (yield from self._filled(seek, flows.glimpsed(self.remote, seek)))
 
-    def _look(self, seek: Seek) -> Flow[Callable[[], Any] | None]:
+    def _look(self, values: Values) -> Flow[tuple[Seek, Node | None]]:
         """What is held here. If nothing is, what is found in Redis may be, unless another call is at that."""
-        keeper = self.keeper
+        keeper, seek = self.keeper, self.remote.seek(values)
         keeper.memory.tidy()
-        lookup = self.table.lookup(seek.values, seek.key)
+        lookup = self.table.lookup(values, seek.key)
         if keeper.open:
             node = self.table.find(lookup)
             # Without a tag that ours have, an invalidation meant for ours could not reach it.
-            if isinstance(node, Named) and self._standing.union(node.tags).issuperset(seek.tags):
-                found = self._local.look(lookup)
-                if found.verdict is Verdict.FRESH:
-                    return found.take
+            carries = isinstance(node, Named) and self._standing.union(node.tags).issuperset(seek.tags)
+            if carries and self._local.look(lookup).verdict is Verdict.FRESH:
+                return seek, node
         elif (greeting := keeper.greet()) is not None:
             yield from Join(greeting, GREETING)
         seek.fill = keeper.put_on(NearFill(self, lookup, seek))
-        return None
+        return seek, None
+
+    def _filled(self, seek: Seek, flow: Flow[Any]) -> Flow[Any]:
+        try:
+            return (yield from flow)
+        finally:
+            if isinstance(seek.fill, NearFill):
+                self.keeper.take_off(seek.fill)
 
     def hold(self, fill: NearFill, value: Any, tags: tuple[str, ...], until: float, cost: float) -> None:
         """Keep what stands in Redis until then, unless something of it was invalidated since it was asked for."""
@@ -168,6 +164,10 @@ class NearPlace:
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> NearPlace | Remote:
         remote = self.remote.variant(policy, tags)
         return NearPlace(self.keeper, self._local, remote) if policy.near else remote
+
+    @property
+    def near_hits(self) -> int:
+        return self.table.hits
 
     def __repr__(self) -> str:
         return f"<NearPlace {self.remote!r}>"

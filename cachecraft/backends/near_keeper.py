@@ -34,10 +34,27 @@ from cachecraft.backends.remote import Remote as RemotePlace
 from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.backends.table import Table
 
-UNHEARD: Final = dict.fromkeys(
-    ("near_entries", "near_evictions", "near_received", "near_dropped", "near_deaf_seconds"), 0.0
+_REASONS: Final = (
+    "key",
+    "pattern",
+    "tag",
+    "function",
+    "namespace",
+    "flush",
+    "listener",
+    "overtaken",
+    "barrier",
+    "fork",
 )
-"""The counters where nothing is near."""
+"""Why entries had to go."""
+FAR: Final = dict.fromkeys(
+    (
+        *("near_hits", "near_entries", "near_evictions", "near_received", "near_dropped", "near_deaf_seconds"),
+        *(f"near_dropped_{reason}" for reason in _REASONS),
+    ),
+    0.0,
+)
+"""The counters where nothing is held near."""
 
 
 class Fence:
@@ -139,7 +156,7 @@ class NearKeeper:
             if self._fills.get(fill.wire) is not fill:
                 return  # it fell; or its call is over, and what goes on behind it nobody guards
             if not fill.heard.isdisjoint(tags):
-                self.drops["while it was read"] += 1
+                self.drops["overtaken"] += 1
             elif node.size <= self.memory.bound.largest and node.expires > self.clock():
                 fill.place.table.put(node)
 
@@ -190,8 +207,7 @@ class NearKeeper:
             for key in keys:
                 self._forget_key(key)
 
-    def forget(self, effect: Remote[Any]) -> None:
-        """What this process itself is about to change in Redis, or has just changed."""
+    def changed(self, effect: Remote[Any]) -> None:
         with self.memory.lock:
             if isinstance(effect, Delete):
                 for key in effect.keys:
@@ -210,12 +226,12 @@ class NearKeeper:
         for wire, fill in list(self._fills.items()):
             if concerned(fill):
                 del self._fills[wire]
-                self.drops["while it was read"] += 1
+                self.drops["overtaken"] += 1
 
     def _forget_key(self, key: str) -> None:
         wire = key.partition(ASIDE)[0]
         if self._fills.pop(wire, None) is not None:
-            self.drops["while it was read"] += 1
+            self.drops["overtaken"] += 1
         self.drops["key"] += self.memory.invalidate_key(wire)
 
     def _forget_pattern(self, prefix: str, pattern: str) -> None:
@@ -277,11 +293,13 @@ class NearKeeper:
     def counters(self) -> dict[str, float]:
         deaf = self._deaf + (self.clock() - self._deaf_since if self._deaf_since is not None else 0.0)
         return {
+            "near_hits": sum(table.hits for table in list(self.memory.tables)),
             "near_entries": len(self.memory),
             "near_evictions": self.memory.bound.evictions,
             "near_received": self.received,
             "near_dropped": self.drops.total(),
             "near_deaf_seconds": deaf,
+            **{f"near_dropped_{reason}": self.drops[reason] for reason in _REASONS},
         }
 
     def after_fork(self) -> None:
@@ -298,18 +316,6 @@ class NearKeeper:
         self.fence.until = -inf
         self._listener.detach(self)
         self.remote.close()
-
-    @property
-    def changed(self) -> Callable[[Remote[Any]], None]:
-        """``forget``, for a backend: threads hold on to that for a while, and what is here may lead to the cache."""
-        forget = weakref.WeakMethod(self.forget)
-
-        def changed(effect: Remote[Any]) -> None:
-            found = forget()
-            if found is not None:
-                found(effect)
-
-        return changed
 
     def __repr__(self) -> str:
         return f"<NearKeeper {self.memory!r} over {self.remote!r}>"

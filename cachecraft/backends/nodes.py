@@ -20,12 +20,14 @@ _held, hold = _slot.__get__, _slot.__set__
 class Named(Node):
     """A node that can be found by its wire key, has tags, or outlives its ttl."""
 
-    __slots__ = ("cost", "fresh_until", "tagged", "tags", "until", "wire")
+    __slots__ = ("cost", "epoch", "fresh_until", "tagged", "tags", "until", "wire")
 
     wire: str | None
     tags: tuple[str, ...]
     tagged: tuple[Tagged, ...]
     """Where it stands for each of its tags, once it is stored."""
+    epoch: int
+    """In which its load began (``Memory.epoch``)."""
     fresh_until: float
     """Clock seconds at which its ttl ends; ``expires`` may come earlier, to ask for a refresh, or later, after one
     has failed."""

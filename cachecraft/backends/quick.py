@@ -10,12 +10,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core.flights import ABANDONED, LANDED, Flight, current
-from cachecraft.backends.eviction import Node
+from cachecraft.backends.eviction import DEAD, Node
 from cachecraft.backends.isolation import weigh_key
 
 if TYPE_CHECKING:
     from cachecraft.backends.local import Local
     from cachecraft.backends.nodes import Shelf
+
+__cachecraft_leader__: Final = "flight"  # see ``flights.LEADER``
 
 _LIGHT: Final = frozenset({int, float, bool, type(None), str, bytes})
 """Results that can be shared and weighed at a glance."""
@@ -72,18 +74,27 @@ def plain_lead(local: Local) -> Lead:
     return lead
 
 
-def plain_land(local: Local) -> Land:
+def _put(local: Local, flight: Flight, node: Node, expires: float) -> None:
+    """Store what is not to be stored at a glance, if it is at all."""
+    if node.size > local.memory.bound.largest:
+        local.tally.refused += 1
+    else:
+        node.expires = expires
+        local.tally.store_lost += not local.table.put(node, flight)
+
+
+def plain_land(local: Local) -> Land:  # noqa: PLR0915 - see ``land``
     """``land(flight, value)``: what ``Local.land`` does, and as quickly as can be where there is little to do."""
     table, memory, tally = local.table, local.memory, local.tally
     clock, random, bound, lock = memory.clock, memory.random, memory.bound, memory.lock
     board, leave, admit = table.flights, current.reset, bound.admit
-    largest = bound.largest
+    largest, late = bound.largest, memory.late
     lifetime = local.lifetime
     low, span = (lifetime.low, lifetime.span) if lifetime is not None else (0.0, 0.0)
     light = _LIGHT if lifetime is not None and local.policy.when is None else frozenset[type]()
     acquire, release, held = lock.acquire, lock.release, lock._is_owned  # type: ignore[attr-defined]  # see below
 
-    def land(flight: Flight, value: Any) -> Any:
+    def land(flight: Flight, value: Any) -> Any:  # noqa: PLR0912 - each call it were split into costs every miss
         tally.misses += 1
         if type(value) not in light:
             return local.land(flight, value)
@@ -95,9 +106,10 @@ def plain_land(local: Local) -> Land:
                 pass  # a coroutine that ended in another context than it began in
         tally.loads += 1
         tally.load_time += now - flight.began
+        expires = now + low + span * random()
         node = Node()
         node.value = value
-        node.expires = now + low + span * random()
+        node.expires = DEAD
         node.key = key = flight.call_key
         node.kind = kind = flight.kind
         node.shelf = shelf = flight.shelf
@@ -106,16 +118,24 @@ def plain_land(local: Local) -> Land:
         # ``with lock``, at half its price. A signal may raise as soon as the lock is ours: hence inside the ``try``.
         try:
             acquire()
-            if flight.void:
-                tally.store_lost += 1
+            if flight.void or size > largest or table.wired or key in shelf.nodes or memory.changing:
+                _put(local, flight, node, expires)
             else:
-                if size > largest:
-                    tally.refused += 1
-                elif table.wired or key in shelf.nodes:
-                    table.put(node)
-                else:
+                # Table.put, written out; only what is invalidated in the middle of it can make this flight void.
+                memory.changing = True
+                try:
                     admit(node)
                     shelf.nodes[key] = node
+                    if flight.void:
+                        late.append(node)
+                        tally.store_lost += 1
+                    else:
+                        node.expires = expires
+                finally:
+                    memory.changing = False
+                if late:
+                    memory.done()
+            if not flight.void:
                 board.pop(flight.key, None)  # a flight that is not void is on the board, and nobody else in its place
         except BaseException:
             if held():

@@ -18,6 +18,8 @@ from cachecraft.backends.transports import Dialling, Talk, Transport
 
 ROOT: Final = "~root"
 """The stamp every entry of a namespace carries."""
+PROBE: Final = "~probe"
+"""A key that is never there: to delete it changes nothing, and only a server that takes invalidations does it."""
 _RUN: Final = "~runid"
 
 

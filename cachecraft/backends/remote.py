@@ -27,7 +27,7 @@ from cachecraft._core.entry import (
     read_stamps,
     unpack,
 )
-from cachecraft._core.errors import CorruptError, UnkeyableError, told
+from cachecraft._core.errors import CorruptError, UnkeyableError, UnserializableError, told
 from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease, Run
@@ -75,6 +75,7 @@ class Remote:
         self.schema = schema
         self.sealing = Sealing(keeper.settings, serializer, schema, keeper.serializer, policy.cache_errors or ())
         self.aged = policy.aged
+        self._named_errors = [kind for kind, _ in policy.cache_errors or ()]
         #: The stamps all of its entries carry: the namespace's and its own.
         self.own = f"{prefix}~fn:{subject.label}"
         #: What its keys end in while another release's entry, or another function's, has the key itself.
@@ -227,15 +228,21 @@ class Remote:
     def pack_error(
         self, seek: Seek, stamps: tuple[bytes, ...], token: bytes, error: Exception, cost: float
     ) -> tuple[bytes, float] | None:
-        for at, (kind, ttl) in enumerate(self.policy.cache_errors or ()):
-            if type(error) is kind:
-                try:
-                    payload = bytes([at]) + dumped(error, self.keeper.serializer)
-                    return self.sealing.sealed(seek.key, seek.tags, stamps, token, payload, FAILURE, cost, 0.0), ttl
-                except Exception as refused:
-                    self.refuse(refused)
-                    return None
-        return None
+        remembered = self.policy.remembered(error)
+        if remembered is None:
+            return None
+        kind, ttl = remembered
+        try:
+            if type(error) is not kind:  # what Redis holds must not choose the class that is made
+                raise UnserializableError(
+                    f"a {type(error).__qualname__} is a subclass of {kind.__qualname__}, and Redis keeps exceptions"
+                    " only of the very class that is named; name it in cache_errors= too"
+                )
+            payload = bytes([self._named_errors.index(kind)]) + dumped(error, self.keeper.serializer)
+            return self.sealing.sealed(seek.key, seek.tags, stamps, token, payload, FAILURE, cost, 0.0), ttl
+        except Exception as refused:
+            self.refuse(refused)
+            return None
 
     def tags_of_result(self, seek: Seek, value: Any) -> tuple[str, ...] | None:
         """The tags that follow from the result; ``None`` if they cannot be told: nothing could then invalidate it."""

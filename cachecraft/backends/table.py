@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from math import isnan
 from operator import attrgetter
@@ -17,7 +17,7 @@ from cachecraft._core.calls import ATOMIC, Subject, Values
 from cachecraft._core.errors import UnkeyableError
 from cachecraft._core.flights import ABANDONED, Flight
 from cachecraft.backends.doomed import Retired
-from cachecraft.backends.eviction import NO_KEY, Node
+from cachecraft.backends.eviction import DEAD, NO_KEY, Node
 from cachecraft.backends.isolation import plain_enum
 from cachecraft.backends.nodes import Grave, Named, Shelf, place
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _serials: Final = itertools.count(1)
 _current: Final = attrgetter("current")
+__cachecraft_leader__: Final = "flight"  # see ``flights.LEADER``
 
 
 def _atomic(key: Any, kind: object) -> bool:
@@ -89,6 +90,8 @@ class Table:
         self._indexed = subject.named
         self.tagged = False
         """Some node may have had tags."""
+        self.epoch = 0
+        """Began when all of it was last invalidated (``Memory.epoch``)."""
         self.retired = 0
         self.graves: dict[int, Grave] = {}
         self._wrapper: weakref.WeakMethod[Callable[[], None]] | None = None
@@ -159,7 +162,21 @@ class Table:
         return shelf
 
     def find(self, lookup: Lookup) -> Node | None:
-        """The node of a call, however old."""
+        """The node that may answer a call, however old."""
+        node = self.standing_for(lookup)
+        return node if node is not None and self.meant_for(lookup, node) else None
+
+    def meant_for(self, lookup: Lookup, found: Node | Flight) -> bool:
+        """Whether any invalidation meant for this call would have reached what is found under its key.
+
+        Functions whose keys are the same may have other tags, and one of them may be invalidated as a whole.
+        """
+        if lookup.tags and not set(lookup.tags).issubset(found.tags or ()):
+            return False
+        return found.shelf.table is self or (self.subject.tag_maker is None and found.epoch >= self.epoch)
+
+    def standing_for(self, lookup: Lookup) -> Node | None:
+        """The node that stands under the key of a call, whichever function stored it."""
         if lookup.key is not NO_KEY:
             node = lookup.shelf.nodes.get(lookup.key)
             if node is not None and node.kind is lookup.kind and not node.fallen:
@@ -210,9 +227,10 @@ class Table:
 
     # -- loading ---------------------------------------------------------------------------------------------
 
-    def board(self, lookup: Lookup) -> tuple[Flight, bool]:
-        """The flight of a call, and whether the caller is to lead it."""
+    def board(self, lookup: Lookup) -> tuple[Flight, Flight | None]:
+        """The flight of a call; the same once more if the caller is to lead it."""
         flight = Flight.of(lookup.flight_key, self.memory.clock())
+        flight.epoch = self.memory.epoch
         flight.tags = frozenset(lookup.tags)
         flight.lookup, flight.shelf = lookup, lookup.shelf
         flight.call_key, flight.kind = lookup.key, lookup.kind
@@ -220,24 +238,38 @@ class Table:
         if found.orphaned:
             self.end(found, ABANDONED, None)
             found = self.flights.setdefault(flight.key, flight)
-        return found, found is flight
+        return found, found if found is flight else None
 
     def end(self, flight: Flight, state: int, result: Any, node: Node | None = None) -> bool:
         """Take the flight off the board, store its node unless an invalidation came, and wake who joined."""
         with self.memory.lock:
-            if isinstance(node, Named) and not flight.lost.isdisjoint(node.tags):
-                flight.void = True  # a tag that the load did not know it would have
-            stored = node is not None and not flight.void
-            if stored:
-                self.put(node)  # type: ignore[arg-type]  # not None, as just tested
-            if self.flights.get(flight.key) is flight:
-                del self.flights[flight.key]
+            stored = node is not None and self.put(node, flight)
+            # Whoever voids a flight takes it off the board, and another may be there by now.
+            if self.flights.get(flight.key) is flight and not flight.void:
+                self.flights.pop(flight.key, None)
         flight.settle(state, result)
         flight.lookup = None  # with the arguments in it: whatever the loader left running remembers its flight
         return stored
 
-    def put(self, node: Node) -> None:
-        """Store a node under all its names. The caller holds the lock."""
+    def put(self, node: Node, flight: Flight | None = None) -> bool:
+        """Store a node under all its names, unless an invalidation came since its flight began, or comes meanwhile.
+
+        The caller holds the lock. Answers whether it is stored; in the middle of another change nothing is.
+        """
+        if not self.memory.begin():
+            return False
+        try:
+            if flight is not None:
+                if flight.void:
+                    return False
+                if isinstance(node, Named) and not flight.lost.isdisjoint(node.tags):
+                    return False  # for a tag that the load did not know it would have
+            return self._put(node)
+        finally:
+            self.memory.done()
+
+    def _put(self, node: Node) -> bool:
+        """The change itself: any invalidation in the middle of it has the node removed again."""
         memory, shelf = self.memory, node.shelf
         if not shelf.current and (owner := shelf.owner()) is not None:
             self._open(shelf, owner)
@@ -253,13 +285,14 @@ class Table:
             named = shelf.names.get(node.wire)
             if old is None and named is not None and named.shelf.holds(named):
                 old = named
+        # Whoever looks takes no lock; so nobody is served the node before it is certain that it may be.
+        expires, node.expires = node.expires, DEAD
         if old is not None:
             memory.detach(old)
             memory.bound.replace(old, node)
         else:
             memory.bound.admit(node)
         if isinstance(node, Named):
-            # Before anybody can find it: who looks takes no lock.
             node.tagged = tuple(map(memory.tagged, node.tags))
             for tagged in node.tagged:
                 tagged.nodes.add(node)
@@ -267,20 +300,34 @@ class Table:
             if node.wire is not None:
                 shelf.names[node.wire] = node
         shelf.nodes[place(node)] = node
+        if memory.disturbed:
+            memory.late.append(node)
+            return False
+        node.expires = expires
+        return True
 
     # -- naming ----------------------------------------------------------------------------------------------
 
-    def index(self) -> None:
-        """Give every node its wire key, from now on. The caller holds the lock."""
-        if self._indexed:
-            return
-        self.wired = self._indexed = True
+    def index(self) -> Sequence[Mapping[str, Node]]:
+        """Where nodes are found by their wire keys; every node has one from now on. The caller holds the lock."""
+        if not self._indexed:
+            if not self.memory.begin():
+                return [{self._wire(node): node for node in self.standing()}]
+            try:
+                self._name_all()
+            finally:
+                self.memory.done()
+        return [shelf.names for shelf in self.all_shelves]
+
+    def _name_all(self) -> None:
+        self.wired = True
         for shelf in filter(_current, self.all_shelves):
             for node in shelf.all():
                 if isinstance(node, Named):
                     shelf.names[self._named(node).wire] = node  # type: ignore[index]  # it has a name now
                 else:
-                    self.put(node)
+                    self._put(node)
+        self._indexed = True
 
     def _named(self, node: Node) -> Named:
         """The node with a wire key; another one if it has no room for that."""
@@ -288,14 +335,17 @@ class Table:
             twin = Named()
             for slot in ("value", "expires", "kind", "hits", "key", "shelf", "size"):
                 setattr(twin, slot, getattr(node, slot))
-            twin.wire, twin.tags, twin.tagged, twin.cost = None, (), (), 0.0
+            twin.wire, twin.tags, twin.tagged, twin.epoch, twin.cost = None, (), (), 0, 0.0
             twin.until = twin.fresh_until = node.expires
             # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
             node.hits = 0
             node = twin
-        if node.wire is None:
-            node.wire = self.wire_of(node.shelf, node.key, node.kind)
+        node.wire = self._wire(node)
         return node
+
+    def _wire(self, node: Node) -> str:
+        wire = node.wire if isinstance(node, Named) else None
+        return self.wire_of(node.shelf, node.key, node.kind) if wire is None else wire
 
     def wire_of(self, shelf: Shelf, key: Any, kind: object) -> str:
         rest = (key,) if kind is not None else key[: len(key) // 2]
@@ -317,7 +367,7 @@ class Table:
             places = [*(shelf.nodes for shelf in shelves), *self.memory.doomed.places(self)]
             # Where an object was not seen since, its shelf is among what was retired.
             nodes = {id(each): each for each in places}.values()
-            kept = sum(node.hits for each in nodes for node in each.values())
+            kept = sum(node.hits for each in nodes for node in list(each.values()))
             return self.retired + sum(shelf.retired for shelf in shelves) + kept
 
     @property
@@ -328,7 +378,7 @@ class Table:
             places = [shelf.nodes for shelf in self.all_shelves if shelf.current]
             if not (self.tagged and self.memory.wary):
                 return sum(map(len, places))
-            return sum(not node.fallen for nodes in places for node in nodes.values())
+            return sum(not node.fallen for nodes in places for node in list(nodes.values()))
 
     def forget(self) -> None:
         """Let go of every node as it is, in whatever state the indexes are."""

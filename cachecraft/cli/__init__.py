@@ -1,11 +1,12 @@
 """The command ``cachecraft``: reads a command line, does one thing, and answers with an exit code scripts can use.
 
-It needs the extra ``cli``; without it, ``main`` says so in one line. 0 is success, 1 a failure that was explained,
-2 a command line (or an installation) that cannot work, 130 an interrupt.
+It needs the extra ``cli``; without it, ``main`` says so in one line. 0 is good; 1 means that something is bad, or not
+there; 2 a command line (or an installation) that cannot work; 3 a server that cannot be reached; 130 an interrupt.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 from importlib import import_module
 
@@ -27,4 +28,5 @@ def main() -> None:
             raise SystemExit(2) from None
     from cachecraft.cli.app import app
 
+    logging.getLogger("cachecraft").addHandler(logging.NullHandler())  # a command says itself what went wrong
     app()

@@ -7,16 +7,26 @@ from typing import Annotated
 
 import typer
 
+from cachecraft.cli.bench import bench
 from cachecraft.cli.demo import demo
+from cachecraft.cli.doctor import doctor
+from cachecraft.cli.inspect import inspect
+from cachecraft.cli.invalidate import invalidate
+from cachecraft.cli.keys import keys
+from cachecraft.cli.ttl import ttl
+from cachecraft.cli.watch import watch
 
 app = typer.Typer(
     name="cachecraft",
     help="Memoization for def and async def, in memory and in Redis.",
+    epilog="It ends with 0 if all is good, 1 if something is bad or not there, 2 if the command line cannot work,"
+    " 3 if the server cannot be reached.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
 )
-app.command()(demo)
+for command in (doctor, keys, ttl, inspect, invalidate, watch, bench, demo):
+    app.command()(command)
 
 
 def _version(wanted: bool) -> None:

@@ -9,4 +9,19 @@ import typer
 Url = Annotated[
     str, typer.Option("--url", metavar="URL", help="Where entries are kept: memory:// or redis://HOST:PORT/DB.")
 ]
+ServerUrl = Annotated[
+    str,
+    typer.Option(
+        "--url", metavar="URL", envvar="CACHECRAFT_URL", help="The server: redis://HOST:PORT/DB, rediss://, unix://."
+    ),
+]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        envvar="CACHECRAFT_NAMESPACE",
+        help="The cache's namespace, as the program says it.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout; whatever is for people goes to stderr.")]

@@ -1,4 +1,4 @@
-"""What a step measured, and how such numbers read."""
+"""What a step measured."""
 
 from __future__ import annotations
 
@@ -33,18 +33,3 @@ class Outcome:
             "stale_answers": self.stale,
             "stats": self.stats,
         }
-
-
-def duration(seconds: float) -> str:
-    """Two or three digits, in the unit that suits them: ``1.34 s``, ``47.1 ms``, ``0.3 µs``."""
-    unit, value = next(
-        ((unit, seconds * factor) for unit, factor in (("s", 1.0), ("ms", 1e3)) if seconds * factor >= 0.9995),
-        ("µs", seconds * 1e6),
-    )
-    digits = 0 if value >= 99.95 else 1 if value >= 9.995 or unit == "µs" else 2
-    return f"{value:.{digits}f} {unit}"
-
-
-def many(number: int, thing: str, things: str = "") -> str:
-    """``1 query``, ``2 queries``."""
-    return f"{number:,} {thing if number == 1 else things or thing + 's'}"

@@ -16,10 +16,11 @@ from cachecraft._core.errors import CacheError
 from cachecraft.cli.demo import loads, services
 from cachecraft.cli.demo.crowd import Crowd, Log, Watch
 from cachecraft.cli.demo.loads import REGION, Plan
-from cachecraft.cli.demo.outcome import Outcome, duration, many
+from cachecraft.cli.demo.outcome import Outcome
 from cachecraft.cli.demo.services import Service, Totals
 from cachecraft.cli.demo.shop import Report, Shop
 from cachecraft.cli.demo.story import Story
+from cachecraft.cli.figures import duration, many
 
 COUNTERS: Final = {
     "loads": "loads",

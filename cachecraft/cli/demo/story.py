@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from textwrap import dedent
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console, RenderableType
-from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
 from cachecraft.cli.demo.crowd import Watch
-from cachecraft.cli.demo.outcome import Outcome, duration
-from cachecraft.cli.terminal import is_plain
+from cachecraft.cli.demo.outcome import Outcome
+from cachecraft.cli.figures import bar, duration
+from cachecraft.cli.terminal import fit, is_plain, progress, put
 
-EIGHTHS = " ▏▎▍▌▋▊▉█"
 INDENT = 3
 
 
@@ -35,21 +33,9 @@ class Story:
         self._put(Text.assemble(("cachecraft demo", "bold"), f" on {where}"), indent=0)
         self._put(Text(what, style="dim"), indent=0)
 
-    @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Watch]:
+    def progress(self, label: str, total: int) -> AbstractContextManager[Watch]:
         """A bar while something goes on; nothing of it stays, and there is none where no terminal is."""
-        bar = Progress(
-            TextColumn(" " * INDENT + "{task.description}"),
-            BarColumn(bar_width=30),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-            transient=True,
-            disable=not self._console.is_interactive,
-        )
-        with bar:
-            task = bar.add_task(label, total=total)
-            yield lambda done: bar.update(task, completed=done)
+        return progress(self._console, label, total, INDENT)
 
     def blank(self) -> None:
         self._console.print()
@@ -73,8 +59,8 @@ class Story:
         numbers = {
             "queries": f"{outcome.queries:,}",
             "worst 50 ms": f"{outcome.busiest:,}",
-            "p50": self._fit(duration(outcome.p50)),
-            "p99": self._fit(duration(outcome.p99)),
+            "p50": fit(self._console, duration(outcome.p50)),
+            "p99": fit(self._console, duration(outcome.p99)),
             "stale": f"{outcome.stale:,}",
         }
         line = Text("   ").join(Text.assemble((f"{name} ", "dim"), (value, "bold")) for name, value in numbers.items())
@@ -92,8 +78,8 @@ class Story:
                 outcome.title,
                 f"{outcome.queries:,}",
                 f"{outcome.busiest:,}",
-                self._fit(duration(outcome.p50)),
-                self._fit(duration(outcome.p99)),
+                fit(self._console, duration(outcome.p50)),
+                fit(self._console, duration(outcome.p99)),
                 f"{outcome.stale:,}",
                 end_section=after is not None and after.load != outcome.load,
             )
@@ -108,23 +94,9 @@ class Story:
         self.blank()
         self.say(title, "dim")
         for label, value, words in rows:
-            bar = self._bar(value / most, width)
-            line = Text.assemble(f"{label:<{labels}}  ", (bar, "cyan"), f" {self._fit(words)}")
+            drawn = bar(value / most, width, plain=self._plain)
+            line = Text.assemble(f"{label:<{labels}}  ", (drawn, "cyan"), f" {fit(self._console, words)}")
             self._put(line)
 
     def _put(self, what: RenderableType, indent: int = INDENT) -> None:
-        padded = Padding(what, (0, 0, 0, indent), expand=False)
-        if self._console.is_terminal:
-            self._console.print(padded)
-            return
-        for line in self._console.render_lines(padded, pad=False):  # in a file, blanks at a line's end are noise
-            self._console.out("".join(segment.text for segment in line).rstrip(), highlight=False)
-
-    def _bar(self, share: float, width: int) -> str:
-        if self._plain:
-            return "#" * round(share * width) or "|"
-        eighths = max(1, round(share * width * 8))  # what is there at all is seen
-        return EIGHTHS[8] * (eighths // 8) + EIGHTHS[eighths % 8].strip()
-
-    def _fit(self, words: str) -> str:
-        return words.replace("µ", "u") if self._plain else words
+        put(self._console, what, indent)

@@ -10,11 +10,12 @@ from cachecraft._api import Cache
 from cachecraft._core.errors import BackendError
 from cachecraft.cli.demo.crowd import Crowd
 from cachecraft.cli.demo.loads import FULL, QUICK, Plan
-from cachecraft.cli.demo.outcome import Outcome, duration
+from cachecraft.cli.demo.outcome import Outcome
 from cachecraft.cli.demo.shop import Shop
 from cachecraft.cli.demo.steps import Steps
 from cachecraft.cli.demo.story import Story
 from cachecraft.cli.ending import DONE, FAILED, explained
+from cachecraft.cli.figures import duration
 from cachecraft.cli.terminal import open_console
 
 
@@ -48,6 +49,7 @@ def _obstacle(url: str) -> str:
 
     Raises:
         OptionError: the URL has no scheme known here.
+        BackendError: Redis cannot be reached.
     """
     with Cache(url, namespace="cachecraft-demo") as cache:
         if not cache.enabled:
@@ -55,7 +57,7 @@ def _obstacle(url: str) -> str:
         try:
             cache.ping()
         except BackendError as error:
-            return f"cannot reach {_shown(url)}: {error}"
+            raise BackendError(f"cannot reach {_shown(url)}: {error}") from error
     return ""
 
 

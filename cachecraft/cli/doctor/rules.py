@@ -1,0 +1,216 @@
+"""What the numbers of a server mean for a cache. Pure: each rule is given what was asked, and answers a finding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from cachecraft._settings import Settings
+from cachecraft.cli.doctor.finding import BAD, GOOD, UNKNOWN, WARNING, Finding
+from cachecraft.cli.figures import duration, many, percent, percentile, size, span
+from cachecraft.cli.terminal import shown
+
+Info = Mapping[str, str]
+"""INFO, by field."""
+
+TIMEOUT: Final[float] = Settings().timeout
+"""Seconds that a program's operation may take, unless it says otherwise."""
+OLDEST: Final = (6, 0)
+SKEW: Final = 1.0
+FULL: Final = 0.95
+NEARLY: Final = 0.8
+LOOKUPS: Final = 1000
+"""Fewer than that say nothing of a hit rate."""
+
+
+def latency(pings: Sequence[float]) -> Finding:
+    ordered = sorted(pings)
+    p50, p99, most = percentile(ordered, 50), percentile(ordered, 99), ordered[-1]
+    summary = f"p50 {duration(p50)}, p99 {duration(p99)}, worst {duration(most)} of {many(len(ordered), 'ping')}"
+    numbers = {"p50_ms": round(p50 * 1e3, 4), "p99_ms": round(p99 * 1e3, 4), "max_ms": round(most * 1e3, 4)}
+    level = BAD if p99 > TIMEOUT / 2 else WARNING if p99 > TIMEOUT / 10 else GOOD
+    remedy = None
+    if level != GOOD:
+        remedy = (
+            f"an operation has {duration(TIMEOUT)} (timeout=); look at SLOWLOG, at the network, at the server's load"
+        )
+    return Finding("latency", level, summary, remedy, numbers)
+
+
+def server(info: Info) -> Finding:
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version") or info.get("redis_version", "?")
+    mode, role = info.get("redis_mode", "standalone"), info.get("role", "master")
+    kind = "replica" if role == "slave" else "primary"
+    summary = f"{name} {shown(version)}, {shown(mode)}, {kind}, up {span(_number(info, 'uptime_in_seconds'))}"
+    numbers = {"version": version, "mode": mode, "role": kind, "uptime_s": _number(info, "uptime_in_seconds")}
+    level, remedy = GOOD, None
+    if _version(version) < OLDEST:
+        level, remedy = BAD, "too old: cachecraft needs Redis or Valkey 6.0 or newer"
+    elif mode == "cluster":
+        level, remedy = BAD, "cachecraft does not follow a cluster's redirections yet; name a server that stands alone"
+    elif mode == "sentinel":
+        level, remedy = BAD, "a sentinel holds no data; name the primary that it watches"
+    elif kind == "replica":
+        primary = f"{shown(info.get('master_host', '?'))}:{shown(info.get('master_port', '?'))}"
+        level, remedy = BAD, f"a replica refuses writes; name the primary, {primary}"
+    return Finding("server", level, summary, remedy, numbers)
+
+
+def memory(info: Info) -> Finding:
+    used, most = _number(info, "used_memory"), _number(info, "maxmemory")
+    policy, evicted = info.get("maxmemory_policy", "?"), int(_number(info, "evicted_keys"))
+    numbers = {"used_bytes": int(used), "max_bytes": int(most), "policy": policy, "evicted_keys": evicted}
+    if not most:
+        return Finding(
+            "memory",
+            WARNING,
+            f"{size(used)} used, no maxmemory: it grows until the machine has none left",
+            "CONFIG SET maxmemory 1gb and CONFIG SET maxmemory-policy allkeys-lfu, so that a full cache evicts",
+            numbers,
+        )
+    share = used / most
+    summary = f"{size(used)} of {size(most)} used ({percent(share)}), {shown(policy)}, {many(evicted, 'key')} evicted"
+    level, remedy = GOOD, None
+    if policy == "noeviction":
+        level = BAD if share >= FULL else WARNING
+        remedy = "once full it refuses to store; CONFIG SET maxmemory-policy allkeys-lfu lets it evict"
+    elif policy == "volatile-ttl":
+        level, remedy = (
+            WARNING,
+            (
+                "it evicts what ends soonest, which is the lease of any load under way: its result is then not stored;"
+                " CONFIG SET maxmemory-policy allkeys-lfu"
+            ),
+        )
+    return Finding("memory", level, summary, remedy, numbers)
+
+
+def persistence(info: Info) -> Finding:
+    aof, saves = info.get("aof_enabled") == "1", int(_number(info, "rdb_saves"))
+    delayed = int(_number(info, "aof_delayed_fsync"))
+    rdb_status, aof_status = info.get("rdb_last_bgsave_status", "ok"), info.get("aof_last_write_status", "ok")
+    numbers = {"aof": aof, "rdb_saves": saves, "rdb_status": rdb_status, "aof_status": aof_status}
+    kept = " and ".join([*["an append-only file"] * aof, *["snapshots"] * bool(saves)])
+    if rdb_status != "ok" or aof_status != "ok":
+        which = "snapshot" if rdb_status != "ok" else "write to the append-only file"
+        return Finding(
+            "persistence",
+            BAD,
+            f"the last {which} failed, and a server refuses to store (MISCONF) after that",
+            "its log says why (is the disk full?); a cache needs neither: CONFIG SET save '', CONFIG SET appendonly no",
+            numbers,
+        )
+    if delayed:
+        return Finding(
+            "persistence",
+            WARNING,
+            f"{kept}; {many(delayed, 'write')} had to wait for the disk",
+            "a cache does not need it: CONFIG SET appendonly no",
+            numbers,
+        )
+    summary = (
+        f"{kept}; what a restart brings back is distrusted (on_failover='flush')"
+        if kept
+        else "none, and a cache needs none"
+    )
+    return Finding("persistence", GOOD, summary, None, numbers)
+
+
+def clock(skew: float | None) -> Finding:
+    if skew is None:
+        return Finding("clock", UNKNOWN, "the server does not tell its time")
+    numbers = {"skew_s": round(skew, 3)}
+    if abs(skew) < SKEW:
+        return Finding("clock", GOOD, f"within {duration(max(abs(skew), 1e-3))} of this machine's", None, numbers)
+    return Finding(
+        "clock",
+        WARNING,
+        f"{span(abs(skew))} {'ahead of' if skew > 0 else 'behind'} this machine's",
+        "nothing is decided by it, but ages that are shown are wrong by as much; let NTP set both",
+        numbers,
+    )
+
+
+def tracking(info: Info, refusal: str | None) -> Finding:
+    """Whether a near cache could hear of invalidations. What only that needs is no fault."""
+    numbers = {"supported": refusal is None}
+    if refusal is None:
+        return Finding("tracking", GOOD, "the server can tell of invalidations as they happen", None, numbers)
+    if "permission" in refusal:
+        return Finding(
+            "tracking",
+            GOOD,
+            "this user may not ask for it (+client|tracking), which only a near cache does",
+            None,
+            numbers,
+        )
+    return Finding(
+        "tracking", WARNING, f"no client tracking: {shown(refusal)}", "a near cache needs Redis 6.0", numbers
+    )
+
+
+def lasting(seen: int, names: Sequence[str], *, whole: bool) -> Finding:
+    """Keys without a ttl. A cache stores none, so they are somebody else's."""
+    numbers = {"keys": seen, "without_ttl": len(names), "sampled": not whole}
+    if not seen:
+        return Finding("ttl", GOOD, "there are no keys in the namespace", None, numbers)
+    among = many(seen, "key") if whole else f"a sample of {many(seen, 'key')}"
+    if not names:
+        return Finding("ttl", GOOD, f"all of {among} have one", None, numbers)
+    examples = ", ".join(map(shown, names[:3]))
+    return Finding(
+        "ttl",
+        WARNING,
+        f"{len(names):,} of {among} {'has' if len(names) == 1 else 'have'} none: {examples}",
+        "no cache of ours stores such; find out who writes into this namespace, and give them another",
+        numbers,
+    )
+
+
+def pool(info: Info, pool_size: int) -> Finding:
+    most, used = int(_number(info, "maxclients")), int(_number(info, "connected_clients"))
+    rejected = int(_number(info, "rejected_connections"))
+    numbers = {"pool_size": pool_size, "maxclients": most, "connected": used, "rejected": rejected}
+    if not most:
+        return Finding(
+            "pool", UNKNOWN, f"{many(used, 'client')} connected; the server does not tell its limit", None, numbers
+        )
+    each = pool_size + 2  # one more for the tasks of an event loop, one to probe with
+    summary = (
+        f"{used:,} of {most:,} connections in use; room for {many((most - used) // each, 'process', 'processes')} more"
+    )
+    summary += f" with pool_size={pool_size}"
+    if each > most - used:
+        return Finding("pool", BAD, summary, "CONFIG SET maxclients higher, or make pool_size= smaller", numbers)
+    if used > NEARLY * most or rejected:
+        summary += f"; {many(rejected, 'connection')} rejected since it started" * bool(rejected)
+        return Finding("pool", WARNING, summary, "CONFIG SET maxclients higher, or make pool_size= smaller", numbers)
+    return Finding("pool", GOOD, summary, None, numbers)
+
+
+def hit_rate(info: Info) -> Finding:
+    """Of the whole server: stamps count too, and so does whatever else it is used for."""
+    hits, misses = int(_number(info, "keyspace_hits")), int(_number(info, "keyspace_misses"))
+    lookups = hits + misses
+    numbers = {"hits": hits, "misses": misses, "rate": round(hits / lookups, 4) if lookups else None}
+    if lookups < LOOKUPS:
+        return Finding(
+            "hit rate", UNKNOWN, f"{many(lookups, 'lookup')} since it started say nothing yet", None, numbers
+        )
+    summary = f"{percent(hits / lookups)} of {many(lookups, 'lookup')}, of the whole server since it started"
+    if hits * 2 >= lookups:
+        return Finding("hit rate", GOOD, summary, None, numbers)
+    remedy = "is a ttl too short to help, a key never the same twice, or maxmemory too small? f.stats tells by function"
+    return Finding("hit rate", WARNING, summary, remedy, numbers)
+
+
+def _number(info: Info, field: str) -> float:
+    try:
+        return float(info.get(field, 0))
+    except ValueError:
+        return 0.0
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdigit())

@@ -1,0 +1,73 @@
+"""Draws the pictures of the documentation (`make pictures`): commands in a real terminal, on a real server."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+
+from rich.console import Console
+from rich.text import Text
+
+from cachecraft import Cache
+from tests.servers import RedisServer
+from tests.terminal import ROOT, Terminal, screen
+
+PICTURES = ROOT / "docs" / "pictures"
+COLUMNS = 92
+COMMANDS = {
+    "doctor": ["doctor"],
+    "ttl": ["ttl"],
+    "inspect": ["inspect", "product:p7", "--value"],
+}
+
+
+def fill(url: str) -> None:
+    """A shop that was up for a moment, with one function whose author thought that it needs no jitter."""
+    with Cache(url, namespace="shop") as cache:
+
+        def get_product(sku: str, kind: str = "tea") -> dict[str, object]:
+            time.sleep(0.002)
+            return {"sku": sku, "price": 9.5, "in stock": True}
+
+        def get_price(sku: str) -> float:
+            return 9.5
+
+        def get_report(month: str) -> list[str]:
+            return [month]
+
+        for function, count, options in (
+            (get_product, 900, {"ttl": "1h", "key": "product:{sku}", "tags": ["range:{kind}"]}),
+            (get_price, 400, {"ttl": "10m", "key": "price:{sku}", "jitter": None}),
+            (get_report, 120, {"ttl": "1d", "key": "report:{month}", "stale": "1d"}),
+        ):
+            function.__module__, function.__qualname__ = "shop", function.__name__
+            kept = cache.cached(**options)(function)  # type: ignore[call-overload]  # options of several types
+            for number in range(count):
+                kept(f"p{number}")
+
+
+def draw(name: str, command: list[str], where: dict[str, str]) -> None:
+    """Run a command, and save what stays on the screen."""
+    terminal = Terminal(*command, columns=COLUMNS, **where)
+    terminal.end()
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(Text.from_ansi(f"$ cachecraft {' '.join(command)}\n{screen(terminal.shown, colours=True).rstrip()}"))
+    drawn = console.export_svg(title="cachecraft", unique_id=name)
+    drawn = re.sub(
+        r" *@font-face \{.*?\}\n", "", drawn, flags=re.DOTALL
+    )  # fetched from elsewhere; any monospace will do
+    drawn = drawn.replace("<svg ", '<svg xml:space="preserve" ', 1)  # some readers drop leading blanks otherwise
+    (PICTURES / f"{name}.svg").write_text("\n".join(map(str.rstrip, drawn.splitlines())) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    PICTURES.mkdir(exist_ok=True)
+    with RedisServer("--maxmemory-policy", "noeviction", "--maxmemory", "64mb") as server:
+        fill(server.url)
+        for name, command in COMMANDS.items():
+            draw(name, command, {"CACHECRAFT_URL": server.url, "CACHECRAFT_NAMESPACE": "shop"})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""`cachecraft doctor`: each line right about a real server, with a remedy that mends; and an end, whatever happens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from cachecraft import Cache
+from cachecraft.cli.doctor import rules
+from cachecraft.cli.doctor.finding import Finding
+from cachecraft.cli.doctor.rights import NEEDED
+from tests import states
+from tests.cli_kit import Shop, impatient, server, shop  # noqa: F401 - fixtures
+from tests.proxy import Proxy
+from tests.servers import RedisServer
+from tests.terminal import Ended, cli
+from tests.test_redis_rights import ACL, RIGHTS
+
+CHECKS = [
+    "connection", "latency", "server", "memory", "persistence", "rights", "clock", "tracking", "ttl", "pool",
+    "hit rate",
+]  # fmt: skip
+
+
+UNHURRIED = 60.0
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How quick the machine is that the tests run on is no matter here."""
+    monkeypatch.setattr(rules, "TIMEOUT", UNHURRIED)
+
+
+def examined(url: str, *more: str, namespace: str = "shop") -> tuple[Ended, dict[str, Any]]:
+    ended = cli("doctor", "--url", url, "--namespace", namespace, "--json", *more)
+    assert ended.err == ""
+    return ended, {check["check"]: check for check in ended.document["checks"]}
+
+
+def let_in(server: RedisServer, *rules: str) -> str:
+    server.cli("ACL", "SETUSER", "app", "reset", "on", ">password", *rules)
+    return server.url.replace("redis://", "redis://app:password@")
+
+
+def test_a_plain_server_is_good_but_for_its_unbounded_memory(server: RedisServer) -> None:
+    ended, checks = examined(server.url)
+    assert list(checks) == CHECKS
+    assert ended.code == 0
+    assert ended.document["verdict"] == "warning"
+    levels = {name: check["level"] for name, check in checks.items()}
+    assert levels == dict.fromkeys(CHECKS, "good") | {"memory": "warning", "hit rate": "unknown"}
+    assert re.search(r"Redis \d+\.\d+\.\d+, standalone, primary", checks["server"]["summary"])
+    assert 0 < checks["latency"]["numbers"]["p50_ms"] <= checks["latency"]["numbers"]["p99_ms"]
+    assert abs(checks["clock"]["numbers"]["skew_s"]) < 1
+    assert checks["pool"]["numbers"]["maxclients"] > 0
+    for line in checks.values():
+        assert (line["remedy"] is None) == (line["level"] in ("good", "unknown"))
+
+
+def test_the_remedy_for_the_memory_is_one(server: RedisServer) -> None:
+    for command in re.findall(r"CONFIG SET \S+ [\w-]+", examined(server.url)[1]["memory"]["remedy"]):
+        server.cli(*command.split())
+    assert examined(server.url)[1]["memory"]["level"] == "good"
+    server.cli("CONFIG", "SET", "maxmemory-policy", "volatile-ttl")
+    assert "lease" in examined(server.url)[1]["memory"]["remedy"]
+    server.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+    assert examined(server.url)[1]["memory"]["level"] == "warning"
+    server.cli("CONFIG", "SET", "maxmemory", "500kb")
+    ended, checks = examined(server.url)
+    assert (ended.code, checks["memory"]["level"]) == (1, "bad")
+
+
+def test_the_rights_it_looks_for_are_those_of_the_documentation() -> None:
+    assert [f"+{name}" for name in NEEDED] == RIGHTS
+
+
+def test_a_user_with_the_documented_rights_is_well(server: RedisServer) -> None:
+    ended, checks = examined(let_in(server, *ACL.split()))
+    assert ended.code == 0
+    assert {check["level"] for check in checks.values()} == {"good", "warning", "unknown"}
+    assert checks["rights"]["level"] == checks["tracking"]["level"] == "good"
+    assert checks["connection"]["numbers"]["user"] == "app"
+    assert "password" not in ended.out
+
+
+@pytest.mark.parametrize("missing", [*RIGHTS, "~shop:*", "&shop:~*", "+eval +mget ~shop:*"])
+def test_a_missing_right_is_named_with_the_command_that_grants_it(server: RedisServer, missing: str) -> None:
+    url = let_in(server, *(word for word in ACL.split() if word not in missing.split()))
+    ended, checks = examined(url)
+    optional = missing in ("+scan", "+ping", "+publish", "&shop:~*")
+    assert (ended.code, checks["rights"]["level"]) == ((0, "warning") if optional else (1, "bad"))
+    remedy = checks["rights"]["remedy"]
+    assert sorted(remedy.removeprefix("ACL SETUSER app ").split()) == sorted(missing.split())
+    server.cli(*remedy.split())
+    assert examined(url)[1]["rights"]["level"] == "good"
+
+
+def test_a_replica_is_bad_and_its_primary_is_named(server: RedisServer) -> None:
+    server.cli("REPLICAOF", *states.NOWHERE)
+    ended, checks = examined(server.url)
+    assert (ended.code, checks["server"]["level"]) == (1, "bad")
+    assert "127.0.0.1:1" in checks["server"]["remedy"]
+
+
+def test_a_clients_limit_that_is_too_small_is_bad(server: RedisServer) -> None:
+    server.cli("CONFIG", "SET", "maxclients", 20)
+    assert examined(server.url)[1]["pool"]["level"] == "bad"
+    assert examined(server.url, "--pool-size", "4")[1]["pool"]["level"] == "good"
+
+
+@pytest.mark.plain_keys
+def test_keys_without_a_ttl_are_named(shop: Shop, redis_server: RedisServer) -> None:
+    assert examined(shop.url)[1]["ttl"]["summary"] == "all of 41 keys have one"
+    redis_server.cli("SET", "shop:forever", "x")
+    redis_server.cli("SET", "elsewhere", "x")
+    found = examined(shop.url)[1]["ttl"]
+    assert (found["level"], found["summary"]) == ("warning", "1 of 42 keys has none: shop:forever")
+
+
+def pool_of_32(info: dict[str, str]) -> Finding:
+    return rules.pool(info, 32)
+
+
+@pytest.mark.parametrize(
+    ("rule", "info", "level", "words"),
+    [
+        (rules.server, {"redis_version": "5.0.7"}, "bad", "6.0"),
+        (rules.server, {"redis_version": "7.2.4", "valkey_version": "8.0.1"}, "good", "Valkey 8.0.1"),
+        (rules.server, {"redis_version": "7.0.0", "redis_mode": "cluster"}, "bad", "redirections"),
+        (rules.server, {"redis_version": "7.0.0", "redis_mode": "sentinel"}, "bad", "no data"),
+        (rules.persistence, {"rdb_last_bgsave_status": "err"}, "bad", "MISCONF"),
+        (rules.persistence, {"aof_enabled": "1", "aof_last_write_status": "err"}, "bad", "append-only"),
+        (rules.persistence, {"aof_enabled": "1", "aof_delayed_fsync": "7"}, "warning", "7 writes"),
+        (rules.persistence, {"aof_enabled": "1"}, "good", "distrusted"),
+        (rules.hit_rate, {"keyspace_hits": "10", "keyspace_misses": "90"}, "unknown", "100 lookups"),
+        (rules.hit_rate, {"keyspace_hits": "100", "keyspace_misses": "900"}, "warning", "10 %"),
+        (rules.hit_rate, {"keyspace_hits": "900", "keyspace_misses": "100"}, "good", "90 %"),
+        (pool_of_32, {"maxclients": "100", "connected_clients": "60"}, "good", "room for 1 process"),
+        (pool_of_32, {"maxclients": "1000", "connected_clients": "900"}, "warning", "900 of 1,000"),
+        (pool_of_32, {"maxclients": "1000", "rejected_connections": "3"}, "warning", "3 connections"),
+        (lambda info: rules.clock(3600.0), {}, "warning", "1 h ahead of"),
+        (lambda info: rules.clock(-90.0), {}, "warning", "1 min 30 s behind"),
+        (lambda info: rules.latency([0.1 * UNHURRIED + 1] * 100), {}, "warning", "p99 7.00 s"),
+        (lambda info: rules.latency([0.5 * UNHURRIED + 1] * 100), {}, "bad", "timeout="),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_brought_about_here_is_judged_right(
+    rule: Callable[[Any], Any], info: dict[str, str], level: str, words: str
+) -> None:
+    found = rule(info)
+    assert found.level == level
+    assert words in f"{found.summary} {found.remedy}"
+
+
+def test_a_server_that_goes_away_in_the_middle_is_told_with_what_was_found(
+    server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    impatient: None,
+) -> None:
+    monkeypatch.setattr("cachecraft.cli.doctor.examination.PINGS", 10)
+    with Cache(server.url, namespace="shop") as cache:
+        cache.ping()
+    with Proxy(server.port) as proxy:
+        proxy.hold_replies(after=1000)  # so far the pings come, and not all that INFO has to say
+        ended, checks = examined(proxy.url)
+    assert ended.code == 3
+    assert ended.document["verdict"] == "bad"
+    assert checks["latency"]["level"] == "good"
+    assert "no answer within" in checks["connection"]["summary"]
