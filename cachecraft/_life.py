@@ -25,6 +25,7 @@ from cachecraft._core.ports import Backend, Keeper
 from cachecraft._drivers import Driver
 from cachecraft._making import dialling, made
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
+from cachecraft.backends import listener
 from cachecraft.backends.guard import UNGUARDED, Guard
 from cachecraft.backends.memory import EMPTY
 from cachecraft.backends.near_keeper import FAR, NearKeeper
@@ -276,6 +277,7 @@ def caches() -> list[Life]:
 
 def _after_fork_in_child() -> None:
     flights.after_fork()
+    listener.after_fork()
     for cache in list(_caches):
         cache._after_fork()
 

@@ -1,4 +1,4 @@
-"""A TCP proxy between a cache and its Redis: counts what passes, delays it, holds replies back, cuts lines."""
+"""A TCP proxy between a cache and its Redis: counts what passes, delays, holds back or swallows it, cuts lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import hiredis
@@ -19,6 +19,10 @@ class _Line:
     def __init__(self, client: socket.socket, server: socket.socket) -> None:
         self.client, self.server = client, server
         self.requests = hiredis.Reader()
+        self.said: set[bytes] = set()
+        """The names of the commands that it has sent."""
+        self.dead = False
+        """Something was swallowed: whatever followed would be out of step."""
         self.answered = True
         """The client had an answer since it last spoke, so that what it says next is another round trip."""
 
@@ -36,8 +40,12 @@ class Proxy:
     by an answer. Each connection's greeting counts too: warm up, then `forget`.
     """
 
-    def __init__(self, target: int, *, delay: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self, target: int, *, delay: Callable[[], float] | None = None, answers: Mapping[bytes, bytes] | None = None
+    ) -> None:
         self.target = target
+        self.answers = answers or {}
+        """What is answered to bursts with such a command, in the server's place."""
         self.delay = delay
         """Seconds by which each piece is late, in either direction; lines overtake each other."""
         self.commands: list[tuple[bytes, ...]] = []
@@ -47,6 +55,7 @@ class Proxy:
         self._lines: set[_Line] = set()
         self._room: int | None = None
         """Bytes of replies that may still pass; none means all."""
+        self._swallows: Callable[[_Line], bool] = _nothing
         self._closed = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -85,6 +94,19 @@ class Proxy:
         with self._changed:
             self._room = None
             self._changed.notify_all()
+
+    def swallow(self, *said: bytes) -> None:
+        """Lose what is said, both ways, with all connections open: of those that have sent all such commands."""
+        with self._changed:
+            self._swallows = lambda line: line.said.issuperset(said)
+
+    def heal(self) -> None:
+        """Swallow nothing more. What has lost something is cut, as a network does once it is whole again."""
+        with self._changed:
+            self._swallows = _nothing
+            dead = [line for line in self._lines if line.dead]
+        for line in dead:
+            line.cut()
 
     def cut(self) -> None:
         """Break every connection."""
@@ -147,15 +169,27 @@ class Proxy:
             with self._changed:
                 self.round_trips += line.answered
                 line.answered = False
+                answer = None
                 while (command := line.requests.gets()) is not False:
                     self.commands.append(tuple(command))
+                    line.said.add(command[0].upper())
+                    answer = answer or self.answers.get(command[0].upper())
                 self._changed.notify_all()
+                line.dead = line.dead or self._swallows(line)
+            if line.dead:
+                continue
+            if answer is not None:
+                line.client.sendall(answer)
+                continue
             if self.delay is not None:
                 time.sleep(self.delay())
             line.server.sendall(data)
 
     def _answer(self, line: _Line) -> None:
         while data := line.server.recv(65536):
+            line.dead = line.dead or self._swallows(line)
+            if line.dead:
+                continue
             line.answered = True
             if self.delay is not None:
                 time.sleep(self.delay())
@@ -167,3 +201,7 @@ class Proxy:
                         self._room -= now
                 line.client.sendall(data[:now])
                 data = data[now:]
+
+
+def _nothing(line: _Line) -> bool:
+    return False

@@ -11,8 +11,8 @@ import pytest
 
 from cachecraft import MISSING, BackendError, Cache
 from cachecraft.backends import transports
-from tests import states
-from tests.callers import Async, Sync, until
+from tests import callers, states
+from tests.callers import Async, Gate, Sync, until
 from tests.redis_kit import colour  # noqa: F401 - a fixture
 from tests.servers import RedisServer
 
@@ -23,6 +23,7 @@ BUDGET = 3.0
 DOCUMENTED = (Path(__file__).parent.parent / "docs" / "faults.md").read_text(encoding="utf-8")
 (ACL,) = re.findall(r"^    ACL SETUSER app on >password (.*)$", DOCUMENTED, flags=re.MULTILINE)
 RIGHTS = [word for word in ACL.split() if word.startswith("+")]
+(TO_LISTEN,) = re.findall(r"^    ACL SETUSER app (\+client.*)$", DOCUMENTED, flags=re.MULTILINE)
 
 
 @pytest.fixture
@@ -100,6 +101,61 @@ def test_without_the_right_to_tell_others_all_goes_on_and_it_is_said_once(
         _use_everything(server, made, colour)
         assert (made.stats.backend_errors, made.stats.journaled, made.stats.refused) == (0, 0, 0)
     assert caplog.text.count("lets this user tell nobody") == 1
+
+
+def _listen(server: RedisServer, made: Cache, colour: Colour) -> bool:
+    """Have it hear all that a near cache hears. Whether it listens in the end, and on the same connection."""
+    gate = Gate()
+    listening = made.cached(ttl=60, key="near")(colour.loader(lambda: 1))
+
+    @colour.loader
+    def load() -> int:
+        yield gate
+        return 5
+
+    def is_near() -> bool:
+        colour(listening())
+        return made.stats.near_entries > 0
+
+    def id_of_listener() -> list[bytes]:
+        return re.findall(rb"id=(\d+) .* sub=[1-9]", server.cli("CLIENT", "LIST"))
+
+    with Cache(server.url, namespace="shop", timeout=5) as other:
+        try:
+            until(is_near)
+        except AssertionError:
+            return False
+        before = id_of_listener()
+        elsewhere = colour.start(other.cached(ttl=60, key="slow")(load))
+        gate.reached()
+        waiting = colour.start(made.cached(ttl=60, key="slow")(load))
+        until(lambda: b"~done:" in b" ".join(server.cli("PUBSUB", "CHANNELS")))
+        gate.open()
+        assert elsewhere.result(BUDGET) == waiting.result(BUDGET) == 5
+        until(lambda: before != id_of_listener() or b"~done:" not in b" ".join(server.cli("PUBSUB", "CHANNELS")))
+        return before == id_of_listener()
+
+
+def test_the_documented_rights_to_listen_are_enough(server: RedisServer, colour: Colour) -> None:
+    url = _let_in(server, *ACL.split(), *TO_LISTEN.split())
+    with Cache(url, namespace="shop", near=True, timeout=5) as made:
+        assert _listen(server, made, colour)
+        _use_everything(server, made, colour)
+        assert (made.stats.backend_errors, made.stats.journaled, made.stats.refused) == (0, 0, 0)
+    assert server.cli("ACL", "LOG") == []
+
+
+@pytest.mark.parametrize("missing", TO_LISTEN.split())
+def test_each_right_to_listen_is_needed(
+    server: RedisServer, colour: Colour, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And without it everything is as in a cache that does not listen."""
+    monkeypatch.setattr(callers, "PATIENCE", 1.0)  # to see that something does not come
+    url = _let_in(server, *ACL.split(), *(word for word in TO_LISTEN.split() if word != missing))
+    with Cache(url, namespace="shop", near=True, timeout=5) as made:
+        assert not _listen(server, made, colour)
+        _use_everything(server, made, colour)
+        assert (made.stats.backend_errors, made.stats.journaled, made.stats.refused) == (0, 0, 0)
 
 
 def test_another_namespace_is_out_of_its_reach(server: RedisServer, colour: Colour) -> None:

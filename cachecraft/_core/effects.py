@@ -130,7 +130,7 @@ class Acquire(Remote[Reading | None]):
     beside: str | None = None
     """The tag that is an entry of somebody else: compared, and otherwise left alone."""
     replaces: bool = False
-    """What stands there may be a good entry, held in near caches: they are told."""
+    """A good entry may stand there, or may have stood and be held in near caches: they are told."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -179,7 +179,7 @@ class Claim(Remote[bool]):
 
 @dataclass(slots=True, frozen=True)
 class Stamp(Remote[tuple[bytes | None, ...]]):
-    """Put ``fresh`` stamps under those tags that have none, then answer what stands under each, in order."""
+    """Put ``fresh`` stamps, if there are any, under those tags that have none; answer what stands under each then."""
 
     tags: tuple[str, ...]
     fresh: tuple[bytes, ...]

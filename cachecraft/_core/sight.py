@@ -143,6 +143,8 @@ class Won:
     seek: Seek
     token: bytes
     stamps: tuple[bytes, ...]
+    stamped: bool = False
+    """Some of the stamps are of its own making."""
 
     @property
     def held(self) -> bytes:
@@ -182,8 +184,8 @@ def acquire(place: RemotePlace, seek: Seek, seen: Reading, *, replaces: bool = F
     """
     read = seen.stamps[: len(seek.wanted)]
     stamps = tuple(stamp or place.token() for stamp in read)
-    won = Won(seek, place.token(), stamps)
     missing = tuple(stamp is None for stamp in read)
+    won = Won(seek, place.token(), stamps, any(missing))
     if seek.fill is not None:
         seek.fill.proposes(tag for tag, absent in zip(seek.wanted, missing, strict=True) if absent)
     # On the board before the placeholder can be seen: who sees it here joins, rather than take it for another's.

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store
-from cachecraft._core.entry import ENTRY, HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
+from cachecraft._core.entry import HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
 from cachecraft._core.refresh import claim_key
 
 Command = tuple[Any, ...]
@@ -102,7 +102,8 @@ def _acquire(effect: Acquire) -> list[Command]:
         # SET NX, then the read below: together what SET NX GET does, which servers before 7.0 refuse.
         commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else _call(_PROLONG, tag, STAMP_TTL))
     commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
-    told = [tell_gone([effect.key])] if effect.replaces and effect.seen.startswith(ENTRY) else []
+    # Whatever stands there, and if it is nothing: what Redis has evicted may be held near.
+    told = [tell_gone([effect.key])] if effect.replaces else []
     return [*commands, *told, ("MGET", effect.key, *effect.tags), ("PTTL", effect.key)]
 
 
@@ -116,9 +117,8 @@ def _acquired(effect: Acquire, replies: Replies) -> Reading | None:
 
 
 def _stamp(effect: Stamp) -> list[Command]:
-    sets: list[Command] = [
-        ("SET", tag, fresh, "NX", "PX", STAMP_TTL) for tag, fresh in zip(effect.tags, effect.fresh, strict=True)
-    ]
+    new = zip(effect.tags, effect.fresh, strict=True) if effect.fresh else ()
+    sets: list[Command] = [("SET", tag, fresh, "NX", "PX", STAMP_TTL) for tag, fresh in new]
     return [*sets, ("MGET", *effect.tags)]
 
 

@@ -8,6 +8,7 @@ It knows commands and who wants to hear; no thread, no entry and no function.
 
 from __future__ import annotations
 
+import weakref
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ class Session:
         self._channels: set[str] = set()
         self._expected: deque[_Probe | None] = deque()
         """The answers to come: to a probe, or to something that need only have worked."""
-        self._listening: set[Ear] = set()
+        self._listening: weakref.WeakSet[Ear] = weakref.WeakSet()
         self.last = 0.0
         """When the last probe was sent."""
 

@@ -5,20 +5,24 @@ It knows who wants to hear, and how to have a connection for it; what is said th
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import re
 import select
 import socket
 import threading
 import time
+import weakref
+from math import inf
 from typing import Any, Final
 
 import tenacity
 
 from cachecraft._core.effects import Remote
-from cachecraft._core.errors import BackendTimeout, told
+from cachecraft._core.errors import BackendError, BackendTimeout, told
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
 from cachecraft.backends.commands import done_channel
-from cachecraft.backends.failures import failure
+from cachecraft.backends.failures import Kind, failure, kind_of
 from cachecraft.backends.hearing import Bell, Ear, Session
 from cachecraft.backends.lines import Line
 from cachecraft.backends.prober import QUICK, SLOW
@@ -32,6 +36,11 @@ _PATIENCE: Final = 4.0
 """Seconds for which a proof lasts where no near cache says it."""
 _FLEETING: Final = 1.0
 """Seconds below which a connection did not last: then the next comes a little later."""
+_UNABLE: Final = re.compile("NoPermission|unknown command|NOPROTO")
+_REMEDY: Final = (
+    "; they need Redis or Valkey 6.0 or newer, and a user with +client|tracking +subscribe +unsubscribe; else give"
+    " near=False"
+)
 
 
 class Listener:
@@ -39,8 +48,11 @@ class Listener:
 
     def __init__(self, dialling: Dialling) -> None:
         self._dialling = dialling
-        self._ears: list[Ear] = []
-        self._owners: list[object] = []
+        # Weakly, so that a cache that nobody closed can be collected, with all that it holds and that leads back to it.
+        self._refs: tuple[weakref.ref[Ear], ...] = ()
+        self._owners: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._line: Line | None = None
+        self._waker: tuple[socket.socket, socket.socket] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -49,8 +61,16 @@ class Listener:
         self._bells: dict[str, Bell] = {}
         self._proofs: list[Flight] = []
         self._thread: threading.Thread | None = None
-        self._waker: tuple[socket.socket, socket.socket] | None = None
         self._complained = False
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        for end in self._waker or ():
+            end.close()
+        self._waker = None
 
     def after_fork(self) -> None:
         """In a forked child: the thread is not here, and the connection is the parent's. ``wake`` starts anew."""
@@ -61,8 +81,13 @@ class Listener:
     def attach(self, ear: Ear) -> None:
         with self._lock:
             if ear not in self._ears:
-                self._ears = [*self._ears, ear]  # another list each time: ``changed`` takes no lock
+                self._refs = (*self._refs, weakref.ref(ear))
         self.wake()
+
+    @property
+    def idle(self) -> bool:
+        """There is no thread: none was needed yet, or there could be none."""
+        return self._thread is None
 
     def prove(self) -> Flight:
         """A flight that lands when all that was invalidated before now has been heard; abandoned if it cannot be."""
@@ -101,14 +126,15 @@ class Listener:
                     pass
 
     def _start(self) -> None:
-        self._waker = socket.socketpair()
-        for end in self._waker:
-            end.setblocking(False)
-        self._thread = threading.Thread(target=self._run, name="cachecraft-listener", daemon=True)
         try:
+            self._waker = socket.socketpair()
+            for end in self._waker:
+                end.setblocking(False)
+            self._thread = threading.Thread(target=self._run, name="cachecraft-listener", daemon=True)
             self._thread.start()
-        except RuntimeError:  # no more threads, or the interpreter is ending; whoever comes next tries again
+        except (OSError, RuntimeError):  # no more files or threads, or the interpreter is ending; the next tries again
             self._thread = None
+            self._hang_up()
             self._abandon()
 
     def changed(self, effect: Remote[Any]) -> None:
@@ -119,72 +145,80 @@ class Listener:
     # -- the thread ------------------------------------------------------------------------------------------
 
     @property
+    def _ears(self) -> list[Ear]:
+        # Without the lock: who adds or removes one makes another tuple.
+        return [ear for ref in self._refs if (ear := ref()) is not None]
+
+    @property
     def _wanted(self) -> bool:
         return bool(self._ears or self._bells or self._proofs)
 
     def _run(self) -> None:
         trying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Exception),
-            wait=lambda state: (QUICK if state.attempt_number < 5 else SLOW)(state),
+            wait=_pause,
             sleep=self._nap,
             stop=lambda _: not self._wanted,
             retry_error_callback=lambda _: None,
         )
         while True:
-            line = trying(self._dial) if self._wanted else None
-            if line is not None:
-                began = time.monotonic()
-                self._listen(line)
-                if time.monotonic() - began < _FLEETING:
-                    self._nap(_FLEETING / 2)
+            if self._wanted:
+                trying(self._attend)
             with self._lock:
                 # Asked under the lock: who wants something after this finds no thread, and starts one.
                 if not self._wanted:
                     self._thread = None
-                    for end in self._waker or ():
-                        end.close()
-                    self._waker = None
+                    self._hang_up()
                     return
 
-    def _dial(self) -> Line:
+    def _attend(self) -> None:
+        """Connect, and hear until the connection is lost or there is nothing more to hear.
+
+        Raises:
+            Exception: there was no connection, or it did not last; the next is to come later.
+        """
+        began = inf
         try:
-            line = Line(self._dialling.url, self._dialling.options(), self._dialling.longest)
-            try:
-                # From here on replies and pushes can be told apart.
-                hello = line.ask([("HELLO", 3)], self._dialling.timeout)[0]
-                if isinstance(hello, Exception):
-                    raise hello
-            except BaseException:
-                line.close()
-                raise
-        except Exception as error:
-            self._complain(error)
-            self._abandon()
+            self._line = self._dialled()
+            began = time.monotonic()
+            self._converse(self._line, began)
+        except Exception as error:  # whatever it is, nothing is heard any more
+            self._complain(failure(error))
+            if time.monotonic() - began < _FLEETING:
+                raise error.with_traceback(None)  # noqa: B904 - what it passed through holds what is to be collected
+        finally:
+            self._deafen()
+
+    def _dialled(self) -> Line:
+        line = Line(self._dialling.url, self._dialling.options(), self._dialling.longest)
+        try:
+            # From here on replies and pushes can be told apart.
+            hello = line.ask([("HELLO", 3)], self._dialling.timeout)[0]
+            if isinstance(hello, Exception):
+                raise hello
+        except BaseException:
+            line.close()
             raise
         return line
 
-    def _listen(self, line: Line) -> None:
-        """Hear until the connection is lost, or there is nothing more to hear."""
-        session = Session(line)
-        try:
-            self._converse(session, line)
-        except Exception as error:  # whatever it is, nothing is heard any more
-            self._complain(error)
-        finally:
-            for ear in self._ears:
-                ear.lost()
-            self._abandon()
-            line.close()
+    def _deafen(self) -> None:
+        for ear in self._ears:
+            ear.lost()
+        self._abandon()
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
-    def _converse(self, session: Session, line: Line) -> None:
+    def _converse(self, line: Line, began: float) -> None:
         assert self._waker is not None
+        session = Session(line)
         ends = select.poll()
         ends.register(line.fileno(), select.POLLIN)
         ends.register(self._waker[0].fileno(), select.POLLIN)
         wanted_at = time.monotonic()
         while True:
             now = time.monotonic()
-            ears, staleness = self._ears, self._staleness()
+            staleness = self._staleness()
             if self._wanted:
                 wanted_at = now
             elif now - wanted_at >= _LINGER or not self._owners:
@@ -196,7 +230,7 @@ class Listener:
                 proofs, self._proofs = tuple(self._proofs), []
                 bells = dict(self._bells)
             try:
-                session.say(now, ears, bells, proofs, due=now - session.last >= staleness / 4)
+                session.say(now, self._ears, bells, proofs, due=now - session.last >= staleness / 4)
             except BaseException:
                 self._proofs += proofs
                 raise
@@ -204,8 +238,8 @@ class Listener:
                 if end == self._waker[0].fileno():
                     self._waker[0].recv(4096)
                 else:
-                    session.hear(ears, self._bells)
-                    self._complained = False
+                    session.hear(self._ears, self._bells)
+                    self._well(time.monotonic() - began)
 
     def _staleness(self) -> float:
         return min((ear.staleness for ear in self._ears), default=_PATIENCE)
@@ -213,9 +247,11 @@ class Listener:
     def _nap(self, seconds: float) -> None:
         """Until it is time, or nobody wants to hear any more."""
         assert self._waker is not None
+        ends = select.poll()
+        ends.register(self._waker[0].fileno(), select.POLLIN)
         until = time.monotonic() + seconds
         while self._wanted and (left := until - time.monotonic()) > 0:
-            if select.select([self._waker[0]], [], [], left)[0]:
+            if ends.poll(1000 * left):
                 self._waker[0].recv(4096)
 
     def _abandon(self) -> None:
@@ -227,21 +263,27 @@ class Listener:
             if flight.state == FLYING:
                 flight.settle(ABANDONED, None)
 
-    def _complain(self, error: Exception) -> None:
+    def _complain(self, error: BackendError) -> None:
         if self._ears and not self._complained:
             self._complained = True
-            log.warning("near caches are off until Redis can be heard: %s", told(failure(error)))
+            remedy = _REMEDY if _UNABLE.search(str(error)) else ""
+            log.warning("near caches are off until Redis can be heard: %s%s", told(error), remedy)
+
+    def _well(self, lasts: float) -> None:
+        if self._complained and lasts > _FLEETING:
+            self._complained = False
+            log.warning("Redis is heard again, and near caches are on")
 
     # -- its life --------------------------------------------------------------------------------------------
 
     def detach(self, ear: Ear) -> None:
         with self._lock:
-            self._ears = [each for each in self._ears if each is not ear]
+            self._refs = tuple(ref for ref in self._refs if (each := ref()) is not None and each is not ear)
 
     def leave(self, owner: object) -> None:
-        """Somebody has no more use for it. The last one waits until it has hung up."""
+        """Somebody has no more use for it. The last one waits until it has hung up, but in no event loop."""
         with _lock:
-            self._owners = [each for each in self._owners if each is not owner]
+            self._owners.discard(owner)
             if not self._owners:
                 _listeners.pop(self._dialling.url, None)
         with self._lock:
@@ -250,20 +292,32 @@ class Listener:
                 return
             self.wake()
         # The garbage collector may be anywhere, in that very thread too.
-        if not self._owners and thread is not threading.current_thread():
+        if not self._owners and thread is not threading.current_thread() and asyncio._get_running_loop() is None:
             thread.join(self._dialling.longest)
 
     def __repr__(self) -> str:
         return f"<Listener: {len(self._ears)} near caches, {len(self._bells)} bells>"
 
 
+def _pause(state: Any) -> float:
+    """Soon again after what may pass by itself; what the server refuses, it will refuse again."""
+    refused = kind_of(failure(state.outcome.exception())) is Kind.REFUSED
+    return (SLOW if refused else QUICK)(state)
+
+
 _listeners: Final[dict[str, Listener]] = {}
-_lock: Final = threading.RLock()
+_lock = threading.RLock()
+
+
+def after_fork() -> None:
+    """In a forked child: a thread of the parent may have held the lock."""
+    global _lock  # noqa: PLW0603 - there is one lock, and it must be a new one
+    _lock = threading.RLock()
 
 
 def listener_for(dialling: Dialling, owner: object) -> Listener:
     """The listener at a server, until ``owner`` says ``leave``."""
     with _lock:
         listener = _listeners.setdefault(dialling.url, Listener(dialling))
-        listener._owners.append(owner)
+        listener._owners.add(owner)
         return listener

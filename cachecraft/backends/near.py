@@ -35,16 +35,15 @@ GREETING: Final = 0.1
 
 
 class NearFill:
-    """One entry on its way from Redis. On the board before Redis is asked, void once something of it is invalidated."""
+    """One entry on its way from Redis. On the board before Redis is asked, and off it once something of it falls."""
 
-    __slots__ = ("_since", "creates", "heard", "lookup", "place", "tags", "void", "wire")
+    __slots__ = ("_since", "creates", "heard", "lookup", "place", "tags", "wire")
 
     def __init__(self, place: NearPlace, lookup: Lookup, seek: Seek) -> None:
         self.place = place
         self.lookup = lookup
         self.wire = seek.key
         self.tags = frozenset(seek.tags)
-        self.void = False
         self.heard: set[str] = set()
         """Tags that fell meanwhile, which the entry may turn out to carry."""
         self.creates: set[str] = set()

@@ -7,6 +7,7 @@ from the ``listener``, and knows neither connections nor loads.
 
 from __future__ import annotations
 
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
@@ -128,14 +129,14 @@ class NearKeeper:
     def greet(self) -> Flight | None:
         """Begin to listen, if that is yet to be done; what the first callers may wait for."""
         greeting = self._greeting
-        if greeting is None:
+        if greeting is None or self._listener.idle:
             with self.memory.lock:
-                greeting = self._greeting
-                if greeting is None:
-                    greeting = self._greeting = Flight.of("greeting", self.clock())
+                if self._greeting is None:
+                    self._greeting = Flight.of("greeting", time.monotonic())
                     self._deaf_since = self.clock()
+                greeting = self._greeting
             self._listener.attach(self)
-        late = self.clock() - greeting.began > GREETING
+        late = time.monotonic() - greeting.began > GREETING
         return greeting if greeting.state == FLYING and not late else None
 
     def put_on(self, fill: NearFill) -> NearFill | None:
@@ -152,7 +153,9 @@ class NearKeeper:
 
     def hold(self, fill: NearFill, node: Named, tags: tuple[str, ...]) -> None:
         with self.memory.lock:
-            if fill.void or not fill.heard.isdisjoint(tags):
+            if self._fills.get(fill.wire) is not fill:
+                return  # it fell; or its call is over, and what goes on behind it nobody guards
+            if not fill.heard.isdisjoint(tags):
                 self.drops["overtaken"] += 1
             elif node.size <= self.memory.bound.largest and node.expires > self.clock():
                 fill.place.table.put(node)
@@ -222,14 +225,13 @@ class NearKeeper:
     def _void(self, concerned: Callable[[NearFill], bool]) -> None:
         for wire, fill in list(self._fills.items()):
             if concerned(fill):
-                fill.void = True
                 del self._fills[wire]
+                self.drops["overtaken"] += 1
 
     def _forget_key(self, key: str) -> None:
         wire = key.partition(ASIDE)[0]
-        fill = self._fills.pop(wire, None)
-        if fill is not None:
-            fill.void = True
+        if self._fills.pop(wire, None) is not None:
+            self.drops["overtaken"] += 1
         self.drops["key"] += self.memory.invalidate_key(wire)
 
     def _forget_pattern(self, prefix: str, pattern: str) -> None:
