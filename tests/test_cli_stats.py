@@ -24,7 +24,7 @@ from cachecraft.reports import Report
 from cachecraft.stats import BY_HAND, Counted, Snapshot
 from tests.callers import PATIENCE
 from tests.servers import RedisServer
-from tests.test_cli_demo import ROOT, environment, run
+from tests.test_cli_demo import INTERRUPTIBLE, ROOT, TIMEOUT, environment, run
 
 
 def here(*args: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -118,26 +118,34 @@ def test_top_prints_a_line_for_each_look(shop: Cache) -> None:
 def test_top_in_a_terminal_goes_on_until_it_is_interrupted(shop: Cache) -> None:
     parent, child = pty.openpty()
     more = {"TERM": "xterm", "COLUMNS": "100", "LINES": "40"}
-    command = [sys.executable, "-m", "cachecraft", "top", *at(shop), "--interval", "0.1"]
+    command = [sys.executable, "-c", INTERRUPTIBLE, "top", *at(shop), "--interval", "0.1"]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment(**more), stdin=child, stdout=child, stderr=child
     ) as process:
-        os.close(child)
-        seen = ""
-        while seen.count("shop: 1 process on 1 host") < 2:
-            assert select.select([parent], [], [], PATIENCE)[0], seen
-            seen += os.read(parent, 10_000).decode()
-        process.send_signal(signal.SIGINT)
-        while select.select([parent], [], [], PATIENCE)[0]:
-            try:
-                seen += os.read(parent, 10_000).decode()
-            except OSError:  # as Linux tells the end of a terminal
-                break
-        assert process.wait(PATIENCE) == 0
+        try:
+            os.close(child)
+            seen = ""
+            while seen.count("shop: 1 process on 1 host") < 2:
+                seen += heard(parent)
+            process.send_signal(signal.SIGINT)
+            while piece := heard(parent):
+                seen += piece
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
     os.close(parent)
     assert "Traceback" not in seen
     assert "shop:product:tea" in seen
     assert "\x1b[" in seen
+
+
+def heard(terminal: int) -> str:
+    """What has been written to a terminal; nothing once nobody is there to write any more."""
+    assert select.select([terminal], [], [], TIMEOUT)[0], "it says nothing"
+    try:
+        return os.read(terminal, 10_000).decode(errors="replace")
+    except OSError:  # as Linux tells that the other end is closed
+        return ""
 
 
 def test_an_unreachable_redis_is_explained_without_its_password() -> None:
