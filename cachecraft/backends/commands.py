@@ -65,18 +65,19 @@ def milliseconds(seconds: float) -> int:
 def _fetch(effect: Fetch) -> list[Command]:
     keys = [effect.key] if effect.aside is None else [effect.key, effect.aside]
     read: Command = ("MGET", effect.key, *effect.tags, *keys[1:])
-    return [read, *(("PTTL", key) for key in keys)] if effect.aged else [read]
+    # The times first: what is replaced in between is then thought to end too soon, never too late.
+    return [*(("PTTL", key) for key in keys), read] if effect.aged else [read]
 
 
 def _fetched(effect: Fetch, replies: Replies) -> Reading:
-    slot, *rest = replies[0]
-    left = _left(replies[1]) if effect.aged else None
+    slot, *rest = replies[-1]
+    left = _left(replies[0]) if effect.aged else None
     if effect.aside is None:
         return Reading(slot, _stamps(rest), left)
     *rest, aside = rest
     stamps = _stamps(rest)
     return Reading(
-        slot, stamps, left, Reading(aside, (_stamp_of(slot), *stamps), _left(replies[2]) if effect.aged else None)
+        slot, stamps, left, Reading(aside, (_stamp_of(slot), *stamps), _left(replies[1]) if effect.aged else None)
     )
 
 
@@ -103,12 +104,12 @@ def _acquire(effect: Acquire) -> list[Command]:
         commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else _call(_PROLONG, tag, STAMP_TTL))
     commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
     told = [tell_gone([effect.key])] if effect.replaces and effect.seen.startswith(ENTRY) else []
-    return [*commands, *told, ("MGET", effect.key, *effect.tags), ("PTTL", effect.key)]
+    return [*commands, *told, ("PTTL", effect.key), ("MGET", effect.key, *effect.tags)]
 
 
 def _acquired(effect: Acquire, replies: Replies) -> Reading | None:
     won = replies[sum(tag != effect.beside for tag in effect.tags)]
-    (slot, *rest), left = replies[-2:]
+    left, (slot, *rest) = replies[-2:]
     stamps = _stamps(rest)
     if won and stamps == effect.stamps:
         return None
