@@ -141,13 +141,12 @@ def _store(effect: Store) -> list[Command]:
 
 
 def _delete(effect: Delete) -> list[Command]:
-    unlink: Command = ("UNLINK", *effect.keys)
+    # Stamps as well, though their changes are tracked: one that is made and falls in one turn of the server's loop is
+    # tracked as one change, and to delete one that is not there is none.
     homes: dict[str, list[str]] = {}
     for key in effect.keys:
-        home, _, name = key.partition(":")
-        if not name.startswith("~"):  # the changes of stamps are tracked
-            homes.setdefault(home, []).append(key)
-    return [unlink, *map(tell_gone, homes.values())]
+        homes.setdefault(prefix_in(key), []).append(key)
+    return [("UNLINK", *effect.keys), *map(tell_gone, homes.values())]
 
 
 # -- what is told to other processes ---------------------------------------------------------------------------
@@ -159,7 +158,7 @@ def prefix_in(key: str) -> str:
 
 
 def gone_channel(prefix: str) -> str:
-    """Where it is told what was removed or replaced of a namespace, for near caches."""
+    """Where it is told which keys and stamps of a namespace were removed or replaced, for near caches."""
     return f"{prefix}~gone"
 
 
