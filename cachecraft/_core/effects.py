@@ -130,7 +130,7 @@ class Acquire(Remote[Reading | None]):
     beside: str | None = None
     """The tag that is an entry of somebody else: compared, and otherwise left alone."""
     replaces: bool = False
-    """What stands there may be a good entry, held in near caches: they are told."""
+    """On purpose, so that near caches are to let go of what they hold of the key: they are told."""
 
 
 @dataclass(slots=True, frozen=True)

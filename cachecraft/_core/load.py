@@ -16,7 +16,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None, r
     """Run the loader under a lease, then store what it returned if the lease still stands.
 
     ``held`` is what the store must find, where it is not the placeholder: the entry that is being refreshed.
-    ``replaces`` says that it is still good, and that near caches may hold it.
+    ``replaces`` says that this is done on purpose, and not because nothing good is there: near caches are told.
     """
     flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
     flight.kind = place.schema
@@ -84,7 +84,7 @@ def _ended(place: RemotePlace, flight: Flight) -> None:
 
 
 def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *, replaces: bool = False) -> Flow[bool]:
-    """Keep a value where ``held`` still stands. Answers whether it is kept."""
+    """Keep a value where ``held`` still stands. Answers whether it is kept. ``replaces`` as for ``lead``."""
     seek = won.seek
     tags, stamps = seek.tags, won.stamps[: len(seek.tags)]
     packed, made = None, tags

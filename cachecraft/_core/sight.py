@@ -173,7 +173,7 @@ def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
 def acquire(place: RemotePlace, seek: Seek, seen: Reading, *, replaces: bool = False) -> Flow[Won | Reading]:
     """Put a placeholder where what was seen still stands. If it does not, answer what does.
 
-    ``replaces`` says that a good entry may stand there.
+    ``replaces`` says that a good entry may stand there, or be held in near caches.
     """
     read = seen.stamps[: len(seek.wanted)]
     stamps = tuple(stamp or place.token() for stamp in read)

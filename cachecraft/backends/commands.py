@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgpack
 
 from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store
-from cachecraft._core.entry import ENTRY, HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
+from cachecraft._core.entry import HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
 from cachecraft._core.refresh import claim_key
 
 Command = tuple[Any, ...]
@@ -103,7 +103,8 @@ def _acquire(effect: Acquire) -> list[Command]:
         # SET NX, then the read below: together what SET NX GET does, which servers before 7.0 refuse.
         commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else _call(_PROLONG, tag, STAMP_TTL))
     commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
-    told = [tell_gone([effect.key])] if effect.replaces and effect.seen.startswith(ENTRY) else []
+    # Told whatever stands there: Redis may have evicted what near caches still hold.
+    told = [tell_gone([effect.key])] if effect.replaces else []
     return [*commands, *told, ("PTTL", effect.key), ("MGET", effect.key, *effect.tags)]
 
 
@@ -137,7 +138,8 @@ def _nothing(_: Any, __: Replies) -> None:
 
 def _store(effect: Store) -> list[Command]:
     store = _call(_SET, effect.key, effect.held, effect.entry, milliseconds(effect.ttl))
-    return [store, *([tell_gone([effect.key])] if effect.replaces else _tell_done(effect))]
+    told = [tell_gone([effect.key])] if effect.replaces else []
+    return [store, *told, *_tell_done(effect)]
 
 
 def _delete(effect: Delete) -> list[Command]:
