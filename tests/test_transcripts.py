@@ -18,8 +18,8 @@ def test_a_miss_is_three_round_trips_and_a_hit_is_one() -> None:
         A SET ~fn:f #2 NX                                OK
         A SET ~tag:all #3 NX                             OK
         A SWAP f:a: - -> L#4(#1 #2 #3)                   done
-        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A PTTL f:a                                       5 s
+        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A LOAD
         A SWAP f:a: L#4 -> V#4(#1 #2 #3)                 done
     """)
@@ -40,8 +40,8 @@ def test_who_loses_the_lease_waits_for_the_entry() -> None:
         B SET ~fn:f #6 NX                                -
         B SET ~tag:all #7 NX                             -
         B SWAP f:a: - -> L#8(#5 #6 #7)                   refused
-        B MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         B PTTL f:a                                       5 s
+        B MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         B SLEEP
     """)
     stage.run("A")
@@ -80,8 +80,8 @@ def test_a_load_that_began_after_the_caller_came_is_joined_without_another_word(
         A SET ~fn:f #3 NX                                OK
         A SET ~tag:all #4 NX                             OK
         A SWAP f:a: - -> L#1(#2 #3 #4)                   done
-        A MGET f:a ~root ~fn:f ~tag:all                  L#1(#2 #3 #4) #2 #3 #4
         A PTTL f:a                                       5 s
+        A MGET f:a ~root ~fn:f ~tag:all                  L#1(#2 #3 #4) #2 #3 #4
         A LOAD
     """)
 
@@ -141,8 +141,8 @@ def test_an_entry_whose_tag_fell_is_a_miss() -> None:
         C PROLONG ~fn:f                                  long enough
         C SET ~tag:all #5 NX                             OK
         C SWAP f:a: V#4 -> L#6(#1 #2 #5)                 done
-        C MGET f:a ~root ~fn:f ~tag:all                  L#6(#1 #2 #5) #1 #2 #5
         C PTTL f:a                                       5 s
+        C MGET f:a ~root ~fn:f ~tag:all                  L#6(#1 #2 #5) #1 #2 #5
         C LOAD
         C SWAP f:a: L#6 -> V#6(#1 #2 #5)                 done
     """)
@@ -173,8 +173,8 @@ def test_who_comes_after_an_invalidation_does_not_join_the_load_before_it() -> N
         C PROLONG ~fn:f                                  long enough
         C SET ~tag:all #5 NX                             OK
         C SWAP f:a: L#4 -> L#6(#1 #2 #5)                 done
-        C MGET f:a ~root ~fn:f ~tag:all                  L#6(#1 #2 #5) #1 #2 #5
         C PTTL f:a                                       5 s
+        C MGET f:a ~root ~fn:f ~tag:all                  L#6(#1 #2 #5) #1 #2 #5
         C LOAD
         C SWAP f:a: L#6 -> V#6(#1 #2 #5)                 done
         A SWAP f:a: L#4 -> V#4(#1 #2 #3)                 refused
@@ -229,8 +229,8 @@ def test_a_caller_that_is_cancelled_gives_its_lease_back_and_who_joined_it_start
         B PROLONG ~fn:f                                  long enough
         B PROLONG ~tag:all                               long enough
         B SWAP f:a: - -> L#5(#1 #2 #3)                   done
-        B MGET f:a ~root ~fn:f ~tag:all                  L#5(#1 #2 #3) #1 #2 #3
         B PTTL f:a                                       5 s
+        B MGET f:a ~root ~fn:f ~tag:all                  L#5(#1 #2 #3) #1 #2 #3
         B LOAD
         B SWAP f:a: L#5 -> V#5(#1 #2 #3)                 done
     """)
@@ -244,8 +244,8 @@ def test_a_caller_that_is_cancelled_while_it_acquires_gives_back_what_it_may_hav
     stage.run("A")
     stage.says("""
         A SWAP f:a: - -> L#4(#1 #2 #3)                   done
-        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A PTTL f:a                                       5 s
+        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A DROP f:a: L#4                                  done
     """)
 
@@ -260,15 +260,15 @@ def test_an_old_entry_is_served_and_loaded_anew_behind() -> None:
     stage.said()
     stage.run("B")
     stage.says("""
-        B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         B PTTL f:a                                       40 s
+        B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         B SPAWN
     """)
     stage.run("C")
     stage.says("""
         C SET f:a~r L#5 NX                               OK
-        C MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         C PTTL f:a                                       40 s
+        C MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         C LOAD
         C SWAP f:a: V#4 -> V#6(#1 #2 #3)                 done
         C DROP f:a~r: L#5                                done
@@ -284,13 +284,13 @@ def test_with_grace_the_caller_waits_for_the_load_behind() -> None:
     stage.run("C")
     stage.run("B")
     stage.says("""
-        B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         B PTTL f:a                                       40 s
+        B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         B SPAWN
         B JOIN V#4
         C SET f:a~r L#5 NX                               OK
-        C MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         C PTTL f:a                                       40 s
+        C MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
         C LOAD
         C SWAP f:a: V#4 -> V#6(#1 #2 #3)                 done
         C DROP f:a~r: L#5                                done
@@ -338,8 +338,8 @@ def test_a_write_holds_the_key_until_its_result_is_stored() -> None:
         A SET ~fn:f #2 NX                                OK
         A SET ~tag:all #3 NX                             OK
         A SWAP f:a: - -> L#4(#1 #2 #3)                   done
-        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A PTTL f:a                                       5 s
+        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A LOAD
         A SWAP f:a: L#4 -> V#4(#1 #2 #3)                 done
     """)
@@ -367,8 +367,8 @@ def test_a_value_that_is_brought_is_fenced_like_a_load() -> None:
         A SET ~fn:f #2 NX                                OK
         A SET ~tag:all #3 NX                             OK
         A SWAP f:a: - -> L#4(#1 #2 #3)                   done
-        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A PTTL f:a                                       5 s
+        A MGET f:a ~root ~fn:f ~tag:all                  L#4(#1 #2 #3) #1 #2 #3
         A SWAP f:a: L#4 -> V#4(#1 #2 #3)                 done
         B MGET f:a ~root ~fn:f ~tag:all                  V#4(#1 #2 #3) #1 #2 #3
     """)
@@ -386,8 +386,8 @@ def test_tags_of_the_result_are_trusted_if_no_tag_fell_meanwhile() -> None:
         A SET ~fn:f #2 NX                                OK
         A SET ~any #3 NX                                 OK
         A SWAP f:a: - -> L#4(#1 #2 #3)                   done
-        A MGET f:a ~root ~fn:f ~any                      L#4(#1 #2 #3) #1 #2 #3
         A PTTL f:a                                       5 s
+        A MGET f:a ~root ~fn:f ~any                      L#4(#1 #2 #3) #1 #2 #3
         A LOAD
         A SET ~tag:all #5 NX                             OK
         A SET ~any #6 NX                                 -
@@ -427,8 +427,8 @@ def test_who_loses_the_lease_to_an_entry_reads_its_tags_too() -> None:
         B SET ~fn:f #8 NX                                -
         B SET ~any #9 NX                                 -
         B SWAP f:a: - -> L#10(#7 #8 #9)                  refused
-        B MGET f:a ~root ~fn:f ~any                      V#4(#1 #2 #5) #1 #2 #3
         B PTTL f:a                                       100 s
+        B MGET f:a ~root ~fn:f ~any                      V#4(#1 #2 #5) #1 #2 #3
         B MGET f:a ~root ~fn:f ~any                      V#4(#1 #2 #5) #1 #2 #3
         B MGET f:a ~root ~fn:f ~any ~tag:all             V#4(#1 #2 #5) #1 #2 #3 #5
     """)

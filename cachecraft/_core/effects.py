@@ -130,7 +130,7 @@ class Acquire(Remote[Reading | None]):
     beside: str | None = None
     """The tag that is an entry of somebody else: compared, and otherwise left alone."""
     replaces: bool = False
-    """A good entry may stand there, or may have stood and be held in near caches: they are told."""
+    """On purpose, so that near caches are to let go of what they hold of the key: they are told."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -179,7 +179,7 @@ class Claim(Remote[bool]):
 
 @dataclass(slots=True, frozen=True)
 class Stamp(Remote[tuple[bytes | None, ...]]):
-    """Put ``fresh`` stamps, if there are any, under those tags that have none; answer what stands under each then."""
+    """Put ``fresh`` stamps under those tags that have none, then answer what stands under each, in order."""
 
     tags: tuple[str, ...]
     fresh: tuple[bytes, ...]

@@ -16,7 +16,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None, r
     """Run the loader under a lease, then store what it returned if the lease still stands.
 
     ``held`` is what the store must find, where it is not the placeholder: the entry that is being refreshed.
-    ``replaces`` says that it is still good, and that near caches may hold it.
+    ``replaces`` says that this is done on purpose, and not because nothing good is there: near caches are told.
     """
     flight = place.flights.setdefault(won.token, Flight.of(won.token, 0.0))
     flight.kind = place.schema
@@ -83,7 +83,7 @@ def _ended(place: RemotePlace, flight: Flight, error: BaseException | None = Non
 
 
 def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *, replaces: bool = False) -> Flow[bool]:
-    """Keep a value where ``held`` still stands. Answers whether it is kept."""
+    """Keep a value where ``held`` still stands. Answers whether it is kept. ``replaces`` as for ``lead``."""
     seek = won.seek
     tags, stamps = seek.tags, won.stamps[: len(seek.tags)]
     packed, made = None, tags
@@ -109,19 +109,9 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
     stored = yield from Store(seek.key, held, entry, ttl, replaces)
     if not stored:
         noting.lost(place)
-    elif seek.fill is not None and (not won.stamped or (yield from _stands(won))):
+    elif seek.fill is not None:
         seek.fill.found(value, made, ttl - place.policy.keep, cost)
     return stored
-
-
-def _stands(won: Won) -> Flow[bool]:
-    """Whether the stamps still stand, some of which the load has made itself.
-
-    Redis may tell of a stamp that was made and fell in the same moment only once, as of one that was made. What fell,
-    the next invalidation finds nothing of, and tells nobody: so nothing may be held that rests on it.
-    """
-    tags = won.seek.tags
-    return (yield from Stamp(tags, ())) == won.stamps[: len(tags)]
 
 
 def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) -> Flow[None]:

@@ -143,8 +143,6 @@ class Won:
     seek: Seek
     token: bytes
     stamps: tuple[bytes, ...]
-    stamped: bool = False
-    """Some of the stamps are of its own making."""
 
     @property
     def held(self) -> bytes:
@@ -180,12 +178,12 @@ def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:
 def acquire(place: RemotePlace, seek: Seek, seen: Reading, *, replaces: bool = False) -> Flow[Won | Reading]:
     """Put a placeholder where what was seen still stands. If it does not, answer what does.
 
-    ``replaces`` says that a good entry may stand there.
+    ``replaces`` says that a good entry may stand there, or be held in near caches.
     """
     read = seen.stamps[: len(seek.wanted)]
     stamps = tuple(stamp or place.token() for stamp in read)
     missing = tuple(stamp is None for stamp in read)
-    won = Won(seek, place.token(), stamps, any(missing))
+    won = Won(seek, place.token(), stamps)
     if seek.fill is not None:
         seek.fill.proposes(tag for tag, absent in zip(seek.wanted, missing, strict=True) if absent)
     # On the board before the placeholder can be seen: who sees it here joins, rather than take it for another's.

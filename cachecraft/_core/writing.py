@@ -1,5 +1,6 @@
 """Writing to a key in Redis on purpose: load anew, bring a value, write through. Each takes the key's place first,
-another release's entry there or not.
+another release's entry there or not. Near caches are told when the place is taken, and once more when it is filled:
+meanwhile another release may have kept something beside it, and hold that near.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def renew(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
         won, held = None, b""
     if won is None:
         return (yield from load_alone(place, run))
-    return (yield from lead(place, won, run, held=held or None, replaces=bool(held)))
+    return (yield from lead(place, won, run, held=held or None, replaces=True))
 
 
 def _seize(place: RemotePlace, seek: Seek, reading: Reading) -> Flow[Won | None]:
@@ -54,7 +55,7 @@ def put(place: RemotePlace, values: Any, value: Any) -> Flow[bool]:
     seek = place.seek(values)
     try:
         won = yield from _seize(place, seek, (yield from fetch(place, seek)))
-        return won is not None and (yield from store(place, won, value, 0.0, won.held))
+        return won is not None and (yield from store(place, won, value, 0.0, won.held, replaces=True))
     except BackendError as error:
         place.failed(error)
         return False
@@ -99,7 +100,7 @@ def _keep_written(place: RemotePlace, won: Won, result: Any, made: Callable[[Any
         place.refuse(error)
         return False
     try:
-        return (yield from store(place, won, value, 0.0, won.held))
+        return (yield from store(place, won, value, 0.0, won.held, replaces=True))
     except BackendError as error:
         place.failed(error)
         return False

@@ -65,18 +65,19 @@ def milliseconds(seconds: float) -> int:
 def _fetch(effect: Fetch) -> list[Command]:
     keys = [effect.key] if effect.aside is None else [effect.key, effect.aside]
     read: Command = ("MGET", effect.key, *effect.tags, *keys[1:])
-    return [read, *(("PTTL", key) for key in keys)] if effect.aged else [read]
+    # The times first: what is replaced in between is then thought to end too soon, never too late.
+    return [*(("PTTL", key) for key in keys), read] if effect.aged else [read]
 
 
 def _fetched(effect: Fetch, replies: Replies) -> Reading:
-    slot, *rest = replies[0]
-    left = _left(replies[1]) if effect.aged else None
+    slot, *rest = replies[-1]
+    left = _left(replies[0]) if effect.aged else None
     if effect.aside is None:
         return Reading(slot, _stamps(rest), left)
     *rest, aside = rest
     stamps = _stamps(rest)
     return Reading(
-        slot, stamps, left, Reading(aside, (_stamp_of(slot), *stamps), _left(replies[2]) if effect.aged else None)
+        slot, stamps, left, Reading(aside, (_stamp_of(slot), *stamps), _left(replies[1]) if effect.aged else None)
     )
 
 
@@ -102,14 +103,14 @@ def _acquire(effect: Acquire) -> list[Command]:
         # SET NX, then the read below: together what SET NX GET does, which servers before 7.0 refuse.
         commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else _call(_PROLONG, tag, STAMP_TTL))
     commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
-    # Whatever stands there, and if it is nothing: what Redis has evicted may be held near.
+    # Told whatever stands there: Redis may have evicted what near caches still hold.
     told = [tell_gone([effect.key])] if effect.replaces else []
-    return [*commands, *told, ("MGET", effect.key, *effect.tags), ("PTTL", effect.key)]
+    return [*commands, *told, ("PTTL", effect.key), ("MGET", effect.key, *effect.tags)]
 
 
 def _acquired(effect: Acquire, replies: Replies) -> Reading | None:
     won = replies[sum(tag != effect.beside for tag in effect.tags)]
-    (slot, *rest), left = replies[-2:]
+    left, (slot, *rest) = replies[-2:]
     stamps = _stamps(rest)
     if won and stamps == effect.stamps:
         return None
@@ -117,8 +118,9 @@ def _acquired(effect: Acquire, replies: Replies) -> Reading | None:
 
 
 def _stamp(effect: Stamp) -> list[Command]:
-    new = zip(effect.tags, effect.fresh, strict=True) if effect.fresh else ()
-    sets: list[Command] = [("SET", tag, fresh, "NX", "PX", STAMP_TTL) for tag, fresh in new]
+    sets: list[Command] = [
+        ("SET", tag, fresh, "NX", "PX", STAMP_TTL) for tag, fresh in zip(effect.tags, effect.fresh, strict=True)
+    ]
     return [*sets, ("MGET", *effect.tags)]
 
 
@@ -136,17 +138,17 @@ def _nothing(_: Any, __: Replies) -> None:
 
 def _store(effect: Store) -> list[Command]:
     store = _call(_SET, effect.key, effect.held, effect.entry, milliseconds(effect.ttl))
-    return [store, *([tell_gone([effect.key])] if effect.replaces else _tell_done(effect))]
+    told = [tell_gone([effect.key])] if effect.replaces else []
+    return [store, *told, *_tell_done(effect)]
 
 
 def _delete(effect: Delete) -> list[Command]:
-    unlink: Command = ("UNLINK", *effect.keys)
+    # Stamps as well, though their changes are tracked: one that is made and falls in one turn of the server's loop is
+    # tracked as one change, and to delete one that is not there is none.
     homes: dict[str, list[str]] = {}
     for key in effect.keys:
-        home, _, name = key.partition(":")
-        if not name.startswith("~"):  # the changes of stamps are tracked
-            homes.setdefault(home, []).append(key)
-    return [unlink, *map(tell_gone, homes.values())]
+        homes.setdefault(prefix_in(key), []).append(key)
+    return [("UNLINK", *effect.keys), *map(tell_gone, homes.values())]
 
 
 # -- what is told to other processes ---------------------------------------------------------------------------
@@ -158,7 +160,7 @@ def prefix_in(key: str) -> str:
 
 
 def gone_channel(prefix: str) -> str:
-    """Where it is told what was removed or replaced of a namespace, for near caches."""
+    """Where it is told which keys and stamps of a namespace were removed or replaced, for near caches."""
     return f"{prefix}~gone"
 
 

@@ -81,7 +81,8 @@ class Session:
         self._channels: set[str] = set()
         self._expected: deque[_Probe | None] = deque()
         """The answers to come: to a probe, or to something that need only have worked."""
-        self._listening: weakref.WeakSet[Ear] = weakref.WeakSet()
+        self._listening: weakref.WeakKeyDictionary[Ear, frozenset[str]] = weakref.WeakKeyDictionary()
+        """Who has said to listen, and to which namespaces."""
         self.last = 0.0
         """When the last probe was sent."""
 
@@ -94,21 +95,18 @@ class Session:
         self, now: float, ears: Iterable[Ear], bells: Mapping[str, Bell], proofs: tuple[Flight, ...], *, due: bool
     ) -> None:
         """Tell the server what is to be heard, as far as it does not know; and ask whether all has been heard."""
-        ears = list(ears)
+        listening = {ear: frozenset(ear.prefixes) for ear in ears}
         commands: list[Command] = []
-        new = sorted({prefix for ear in ears for prefix in ear.prefixes} - self._prefixes)
+        new = sorted(frozenset().union(*listening.values()) - self._prefixes)
         if new:
             self._prefixes.update(new)
             words = [word for prefix in new for word in ("PREFIX", prefix + _STAMPS)]
             commands += [("CLIENT", "TRACKING", "ON", "BCAST", *words), ("SUBSCRIBE", *map(gone_channel, new))]
             self._expected.append(None)
-            for ear in ears:
-                if not set(new).isdisjoint(ear.prefixes):
-                    self._listening.discard(ear)
-                    ear.lost()  # until the server has heard us, it may miss something of what it keeps
-        self._listening.intersection_update(ears)
-        starts = tuple(ear for ear in ears if ear not in self._listening)
-        self._listening.update(starts)
+        starts = tuple(ear for ear, prefixes in listening.items() if self._listening.get(ear) != prefixes)
+        for ear in starts:
+            ear.lost()  # until the server has heard us, it may miss something of what it keeps
+        self._listening = weakref.WeakKeyDictionary(listening)
         if wanted := bells.keys() - self._channels:
             commands.append(("SUBSCRIBE", *wanted))
         if unwanted := self._channels - bells.keys():
@@ -117,7 +115,7 @@ class Session:
         if due or proofs or starts:
             commands.append(("UNLINK", min(self._prefixes) + PROBE) if self._prefixes else ("PING",))
             self._expected.append(
-                _Probe(now, {ear: ear.clock() for ear in ears}, starts, frozenset(self._prefixes), proofs)
+                _Probe(now, {ear: ear.clock() for ear in listening}, starts, frozenset(self._prefixes), proofs)
             )
             self.last = now
         if commands:
@@ -171,6 +169,8 @@ class Session:
             pattern, keys = read_told(message)
         except ValueError:
             return  # somebody else's
+        if not all(key.startswith(prefix) for key in keys):
+            return  # as well: no key of ours is told on another's channel
         for ear in ears:
             if prefix in ear.prefixes:
                 ear.gone(prefix, pattern, keys)

@@ -197,24 +197,19 @@ class NearKeeper:
         self.received += len(keys)
         with self.memory.lock:
             for key in keys:
-                self._forget_stamp(key, pushed=True)
+                self._forget_stamp(key, tracked=True)
 
     def gone(self, prefix: str, pattern: str | None, keys: Sequence[str]) -> None:
         self.received += len(keys) if pattern is None else 1
         with self.memory.lock:
             if pattern is not None:
                 self._forget_pattern(prefix, pattern)
-            for key in keys:
-                self._forget_key(key)
+            self._forget_each(keys)
 
     def changed(self, effect: Remote[Any]) -> None:
         with self.memory.lock:
             if isinstance(effect, Delete):
-                for key in effect.keys:
-                    if key[len(prefix_in(key)) :].startswith("~"):
-                        self._forget_stamp(key, pushed=False)
-                    else:
-                        self._forget_key(key)
+                self._forget_each(effect.keys)
             elif isinstance(effect, Sweep):
                 self._forget_pattern(effect.prefix, effect.pattern)
             elif isinstance(effect, (Acquire, Store)) and effect.replaces:
@@ -228,6 +223,13 @@ class NearKeeper:
                 del self._fills[wire]
                 self.drops["overtaken"] += 1
 
+    def _forget_each(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            if key[len(prefix_in(key)) :].startswith("~"):
+                self._forget_stamp(key)
+            else:
+                self._forget_key(key)
+
     def _forget_key(self, key: str) -> None:
         wire = key.partition(ASIDE)[0]
         if self._fills.pop(wire, None) is not None:
@@ -239,13 +241,10 @@ class NearKeeper:
         self._void(lambda fill: matches(fill.wire))
         self.drops["pattern"] += self.memory.invalidate_pattern(prefix, pattern)
 
-    def _forget_stamp(self, key: str, *, pushed: bool) -> None:
-        for fill in list(self._fills.values()):
-            if pushed and key in fill.creates:
-                fill.creates.discard(key)
-            elif key in fill.tags:
-                self._void(lambda each, fill=fill: each is fill)  # type: ignore[misc]  # bound now
-            else:
+    def _forget_stamp(self, key: str, *, tracked: bool = False) -> None:
+        self._void(lambda fill: key in fill.tags and not (tracked and key in fill.creates))
+        for fill in self._fills.values():
+            if key not in fill.tags:
                 fill.heard.add(key)
         prefix = prefix_in(key)
         name = key[len(prefix) :]

@@ -19,14 +19,11 @@ from cachecraft.backends.lines import Line
 from cachecraft.backends.redis import ROOT
 from cachecraft.cli.ending import DONE, ended
 from cachecraft.cli.options import Json, Namespace, ServerUrl
-from cachecraft.cli.server import Server
 from cachecraft.cli.target import TIMEOUT, Target
 from cachecraft.cli.terminal import open_lines, shown
 
 _BEAT: Final = 0.5
 """Seconds between two signs of life."""
-_REMEMBERED: Final = 10_000
-"""Stamps whose last value is remembered."""
 
 
 def watch(
@@ -57,10 +54,10 @@ def watch(
                 write(f"{now:%H:%M:%S}.{now.microsecond // 1000:03}  {kind:<9}  {shown(text)}".rstrip())
             told += 1
 
-        with target.server() as server:
+        with target.server():  # it says in words why it cannot be reached
             _listen(
                 target,
-                _Watcher(server, tell),
+                _Watcher(target.prefix, tell),
                 lambda: (count is not None and told >= count) or (until is not None and time.monotonic() >= until),
             )
         return DONE
@@ -104,41 +101,30 @@ def _converse(session: Session, line: Line, watcher: _Watcher, enough: Callable[
 
 
 class _Watcher:
-    """An ``Ear`` that tells people. It keeps nothing but the stamps that it has seen, to know which of them fell."""
+    """An ``Ear`` that tells people."""
 
     staleness = 1.0
     clock = staticmethod(time.monotonic)
 
-    def __init__(self, server: Server, tell: Callable[[str, str], None]) -> None:
-        self.prefixes = [server.target.prefix]
-        self._server = server
+    def __init__(self, prefix: str, tell: Callable[[str, str], None]) -> None:
+        self.prefixes = [prefix]
         self._tell = tell
-        self._stamps: dict[str, bytes | None] = {}
-
-    def stamps_changed(self, keys: list[str]) -> None:
-        for key, value in zip(keys, self._server.one("MGET", *keys), strict=True) if keys else ():
-            # It is told too when a stamp is made: then none was seen there before, and one is there now.
-            made = value is not None and self._stamps.get(key) in (None, value)
-            self._stamps[key] = value
-            if len(self._stamps) > _REMEMBERED:
-                self._stamps.pop(next(iter(self._stamps)))
-            name = key.removeprefix(self.prefixes[0])
-            kind = next((kind for front, kind in _KINDS.items() if name.startswith(front)), None)
-            if kind is not None and not made:
-                self._tell(kind, name.removeprefix("~tag:").removeprefix("~fn:").removeprefix(ROOT))
 
     def gone(self, prefix: str, pattern: str | None, keys: list[str]) -> None:
         if pattern is not None:
             self._tell("pattern", pattern)
         for key in keys:
-            self._tell("key", key.removeprefix(prefix))
+            name = key.removeprefix(prefix)
+            front, kind = next(((front, kind) for front, kind in _KINDS.items() if name.startswith(front)), ("", "key"))
+            if front or not name.startswith("~"):
+                self._tell(kind, name.removeprefix(front))
 
     def flushed(self) -> None:
-        self._stamps.clear()
         self._tell("flush", "")
 
     # -- of no account to one who only tells what it hears ---------------------------------------------------
 
+    def stamps_changed(self, keys: list[str]) -> None: ...
     def begun(self, prefixes: Any) -> None: ...
     def proved(self, sent: float) -> None: ...
     def changed(self, effect: Remote[Any]) -> None: ...

@@ -94,8 +94,8 @@ def _tags_of_the_result_unwatched(
 
 
 class _TokenPerProcess(Won):
-    def __init__(self, seek: Seek, token: bytes, stamps: tuple[bytes, ...], stamped: bool = False) -> None:
-        super().__init__(seek, token[:2] + b"0" * 14, stamps, stamped)
+    def __init__(self, seek: Seek, token: bytes, stamps: tuple[bytes, ...]) -> None:
+        super().__init__(seek, token[:2] + b"0" * 14, stamps)
 
 
 class _ReleasesAnything(ModelRedis):

@@ -14,6 +14,7 @@ from typing import Any, Final
 from cachecraft._core.effects import Spawn
 from cachecraft._core.entry import PLACEHOLDER
 from cachecraft._core.errors import BackendError
+from cachecraft._core.refresh import claim_key
 from cachecraft.backends.commands import SCRIPTS
 from cachecraft.backends.redis import _RUN
 from tests.simulation.caller import REFRESH, Caller
@@ -25,6 +26,7 @@ from tests.simulation.network import Cancelled, Late, Line, Point, Steps, perfor
 from tests.simulation.process import PREFIX, Beat, Place, Process, Remembered
 from tests.simulation.schedule import Schedule
 
+CLAIM: Final = claim_key("").encode()
 BOUND: Final = 3000
 """Steps in the calm until everybody must have come to an end."""
 
@@ -230,7 +232,8 @@ class World:
         """The leases of those who are not there any more run out."""
         held = {beat.held for process in self.processes for beat in process.beats}
         for key, (value, _) in list(self.redis.data.items()):
-            if value.startswith(PLACEHOLDER) and value[:17] not in held:
+            # A claim is kept alive only once its holder has looked again, which is well within its time.
+            if value.startswith(PLACEHOLDER) and value[:17] not in held and not key.endswith(CLAIM):
                 self.redis.take(key)
 
     def _aftermath(self) -> None:
