@@ -234,12 +234,15 @@ class Listener:
             except BaseException:
                 self._proofs += proofs
                 raise
-            for end, _ in ends.poll(1000 * max(0.001, session.last + staleness / 4 - time.monotonic())):
-                if end == self._waker[0].fileno():
-                    self._waker[0].recv(4096)
-                else:
-                    session.hear(self._ears, self._bells)
-                    self._well(time.monotonic() - began)
+            # There is nothing to say until somebody wakes us, or the next probe is due.
+            woken = False
+            while not woken and (left := session.last + staleness / 4 - time.monotonic()) > 0:
+                for end, _ in ends.poll(1000 * left):
+                    if end == self._waker[0].fileno():
+                        woken = bool(self._waker[0].recv(4096))
+                    else:
+                        session.hear(self._ears, self._bells)
+                        self._well(time.monotonic() - began)
 
     def _staleness(self) -> float:
         return min((ear.staleness for ear in self._ears), default=_PATIENCE)

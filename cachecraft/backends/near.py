@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final
 from cachecraft._core import flows
 from cachecraft._core.calls import Values
 from cachecraft._core.effects import Flow, Join
-from cachecraft._core.entry import Verdict
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Run
 from cachecraft._core.sight import Seek
@@ -94,14 +93,16 @@ class NearPlace:
         lookup = self.table.lookup(values, seek.key)
         if keeper.open:
             node = self.table.find(lookup)
-            # Without a tag that ours have, an invalidation meant for ours could not reach it.
-            carries = isinstance(node, Named) and self._standing.union(node.tags).issuperset(seek.tags)
-            if carries and self._local.look(lookup).verdict is Verdict.FRESH:
+            if isinstance(node, Named) and node.expires > keeper.clock() and self._carries(node, seek):
                 return seek, node
         elif (greeting := keeper.greet()) is not None:
             yield from Join(greeting, GREETING)
         seek.fill = keeper.put_on(NearFill(self, lookup, seek))
         return seek, None
+
+    def _carries(self, node: Named, seek: Seek) -> bool:
+        """Whether it has all tags that ours have: else an invalidation meant for ours could not reach it."""
+        return self._standing.union(node.tags).issuperset(seek.tags)
 
     def _filled(self, seek: Seek, flow: Flow[Any]) -> Flow[Any]:
         try:
