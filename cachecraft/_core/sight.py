@@ -151,10 +151,9 @@ class Won:
 
 
 def fetch(place: RemotePlace, seek: Seek, more: tuple[str, ...] = ()) -> Fetch:
-    if seek.fill is None:
-        return Fetch(seek.key, seek.tags + seek.watched + more, place.aged, place.aside(seek.key))
-    seek.fill.asked()
-    return Fetch(seek.key, seek.tags + seek.watched + more, True, place.aside(seek.key))
+    if seek.fill is not None:
+        seek.fill.asked()
+    return Fetch(seek.key, seek.tags + seek.watched + more, place.aged, place.aside(seek.key))
 
 
 def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:

@@ -66,6 +66,8 @@ class NearPlace:
     def __init__(self, keeper: NearKeeper, local: Local, remote: Remote) -> None:
         self.keeper = keeper
         self.remote = remote
+        #: Also by those who hold nothing: of all who wait for a load, one asks for all, and in one way.
+        remote.aged = True
         self.policy = remote.policy
         self.tally = remote.tally
         self.table = local.table

@@ -175,12 +175,12 @@ class Remote:
             return Sight(seek, reading, reason="encryption")
         take = self.sealing.reader(entry, payload)
         left = reading.left - entry.keep if reading.left is not None else None
-        if not self.aged:
+        if not self.aged or left is None:  # it was not there a moment ago
             verdict = Verdict.FRESH
         else:
             policy = self.policy
             verdict = judge(
-                left if left is not None else -entry.keep,
+                left,
                 stale=policy.stale,
                 grace=policy.grace,
                 ahead=policy.refresh_ahead,

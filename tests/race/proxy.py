@@ -9,6 +9,9 @@ import threading
 import time
 
 _PIECE = 65536
+_LATE = 0.3
+"""Of all pieces, how many a lag concerns: some overtake others."""
+_FAULTS = ("hold", "slow", "drip", "throttle", "swallow", "refuse", "lag", "silence", "stall")
 
 
 class _Line:
@@ -18,6 +21,8 @@ class _Line:
         self.ends = (client, server)
         self.dead = False
         """What is said on it is lost: once bytes are missing, none may follow."""
+        self.listens = False
+        """It is a listener's, on which Redis pushes."""
 
     def cut(self) -> None:
         for end in self.ends:
@@ -33,8 +38,8 @@ class FaultyProxy:
 
     def __init__(self, target: int) -> None:
         self._target = target
-        self._until = dict.fromkeys(("hold", "slow", "drip", "throttle", "swallow", "refuse"), 0.0)
-        self._delay = 0.0
+        self._until = dict.fromkeys(_FAULTS, 0.0)
+        self._delay = self._lag = 0.0
         self._lines: set[_Line] = set()
         self._closed = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
@@ -65,6 +70,21 @@ class FaultyProxy:
         self._begin("swallow", seconds)
         for line in list(self._lines):
             line.dead = True
+
+    def lag(self, seconds: float, delay: float) -> None:
+        """Now and then a piece of a reply comes later by up to ``delay``; but not what listeners hear."""
+        self._lag = delay
+        self._begin("lag", seconds)
+
+    def silence(self, seconds: float) -> None:
+        """As ``swallow``, of what listeners say and hear."""
+        self._begin("silence", seconds)
+        for line in list(self._lines):
+            line.dead = line.dead or line.listens
+
+    def stall(self, seconds: float) -> None:
+        """What listeners say and hear arrives only then."""
+        self._begin("stall", seconds)
 
     def refuse(self, seconds: float) -> None:
         """Take no new connection; those there are go on."""
@@ -125,7 +145,9 @@ class FaultyProxy:
         client, server = line.ends
         with contextlib.suppress(OSError):
             while data := client.recv(_PIECE):
-                while self._lasts("hold"):
+                if not line.listens and b"TRACKING" in data:
+                    line.listens, line.dead = True, line.dead or self._lasts("silence")
+                while self._lasts("hold") or (line.listens and self._lasts("stall")):
                     time.sleep(0.01)
                 if not line.dead:
                     server.sendall(data)
@@ -138,6 +160,10 @@ class FaultyProxy:
         while data := server.recv(_PIECE):
             if self._lasts("slow"):
                 time.sleep(random.uniform(0, self._delay))
+            if self._lasts("lag") and not line.listens and random.random() < _LATE:
+                time.sleep(random.uniform(0, self._lag))
+            while line.listens and self._lasts("stall"):
+                time.sleep(0.01)
             while data and not line.dead and not gone:
                 piece, data = self._next(data)
                 try:
