@@ -6,7 +6,7 @@ from typing import Any
 
 from cachecraft._core import flights
 from cachecraft._core.effects import Flow, Load, Release, Stamp, Store
-from cachecraft._core.errors import BackendError
+from cachecraft._core.errors import BackendError, told
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.ports import Run
 from cachecraft._core.sight import RemotePlace, Won, off_the_board, spared
@@ -96,6 +96,7 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
         # The watched stamp falls with every tag: if it still stands, no tag fell while the loader ran.
         if later[len(more) :] != won.stamps[len(seek.tags) :] or None in later:
             place.tally.store_lost += 1
+            place.notes.add(seek.key, "lost")
         else:
             known = tuple(stamp for stamp in later[: len(more)] if stamp is not None)
             made = tags + more
@@ -108,7 +109,11 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
     if seek.fill is not None:
         seek.fill.asked()
     stored = yield from Store(seek.key, held, entry, ttl, replaces)
-    place.tally.store_lost += not stored
+    if stored:
+        place.notes.add(seek.key, "kept", lasts=ttl)
+    else:
+        place.tally.store_lost += 1
+        place.notes.add(seek.key, "lost")
     if stored and seek.fill is not None:
         seek.fill.found(value, made, ttl - place.policy.keep, cost)
     return stored
@@ -118,6 +123,7 @@ def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) 
     """The loader raised: remember that if it is to be remembered, else let the next caller try at once."""
     seek, packed = won.seek, None
     if isinstance(error, Exception):
+        place.notes.add(seek.key, "failed", told(error))
         packed = place.pack_error(seek, won.stamps[: len(seek.tags)], won.token, error, cost)
     keep = packed is not None and not seek.watched
     yield from spared(place, Store(seek.key, won.held, *packed) if keep and packed else Release(seek.key, won.held))

@@ -39,6 +39,10 @@ class Tally:
     """Entries removed by invalidation, where known."""
     backend_errors: int = 0
     """Failures of the backend that the caller was spared."""
+    verified: int = 0
+    """Hits that were compared with what the loader returns now (``verify=``)."""
+    differed: int = 0
+    """Of these, those that were not equal, though nothing had been invalidated."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Misses in the backend by reason: absent, expired, invalidated, corrupt, encryption, schema, ..."""
 

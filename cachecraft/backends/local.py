@@ -7,7 +7,8 @@ rest is for the flow (``_core.local``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, Final
 
@@ -17,11 +18,17 @@ from cachecraft._core.calls import Subject, Values
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING, Verdict, judge
 from cachecraft._core.errors import told
+from cachecraft._core.explanation import Explanation, Means
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
+from cachecraft._core.notes import Notes
 from cachecraft._core.policy import Lifetime, Policy
 from cachecraft._core.ports import Found, Run
+from cachecraft._core.samples import Samples
+from cachecraft._core.sites import Cause, cause
 from cachecraft._core.tally import Tally
+from cachecraft._core.verification import Verifier
 from cachecraft.backends.eviction import DEAD, NO_KEY, Node
+from cachecraft.backends.explain_local import all_in, all_of, explained
 from cachecraft.backends.isolation import SHARED, copier, replica, weigh, weigh_key
 from cachecraft.backends.memory import Memory
 from cachecraft.backends.nodes import Copied, Named, Raised, hold
@@ -49,6 +56,7 @@ class Local:
     def __init__(self, table: Table, policy: Policy, tally: Tally) -> None:
         self.table = table
         self.memory = table.memory
+        self.clock = table.memory.clock
         self.policy = policy
         self.tally = tally
         self._tag = table.prefix.__add__
@@ -60,8 +68,11 @@ class Local:
         self._named = bool(
             policy.keep or policy.refresh_ahead or policy.beta or subject.named or subject.tags or subject.tag_maker
         )
+        self.notes = Notes(self.clock)
+        self.samples = Samples(subject.parameters, subject.keyed)
+        self.verifier = Verifier(subject.label, subject.keyed, self.memory.seats, self.clock, tally)
         #: Whether the wrapper may load by itself: nothing about a miss needs a second thought.
-        self.quick = not (self._named or policy.timeout)
+        self.quick = not (self._named or policy.timeout or policy.verify)
 
     # -- the end of a load, for the wrapper and for the flow -------------------------------------------------
 
@@ -90,9 +101,26 @@ class Local:
 
     def _moved(self, **names: Any) -> None:
         table = self.table
-        now = _late if self.memory.wary and table.tagged else self.memory.clock
+        now = _late if self._wary else self._now_or_late if self.policy.verify else self.clock
         if self._bind is not None:
             self._bind(table=table.shelf.nodes, owners=table.owners, now=now, **names)
+
+    @property
+    def _wary(self) -> bool:
+        return self.memory.wary and self.table.tagged
+
+    def _now_or_late(self) -> float:
+        """The time for the wrapper; late, so that it asks the flow, for the share of hits to be verified."""
+        return inf if self.memory.random() < self.policy.verify else self.clock()
+
+    def chosen(self, lookup: Lookup, node: Node) -> bool:
+        """Whether a hit is to be verified: one that the wrapper could have served, it did not for that very reason."""
+        if isinstance(node, Raised):
+            return False
+        served = lookup.key is not NO_KEY and lookup.shelf.nodes.get(lookup.key) is node and node.kind is lookup.kind
+        if served and self._bind is not None and not self._wary and node.expires > self.clock():
+            return True
+        return self.memory.random() < self.policy.verify
 
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
         if flight.state == FLYING:
@@ -108,9 +136,12 @@ class Local:
             node = self._node(flight, answer, now)
         except Exception as error:
             self.failed(error, "storing the result of")
+            self.notes.add(flight.key, "refused", told(error))
         finally:
-            if not self.table.end(flight, state, answer, node) and node is not None:
-                self.tally.store_lost += 1
+            if self.table.end(flight, state, answer, node):
+                self.notes.forget(flight.key)
+            elif node is not None:
+                self.lost(flight)
 
     def _own(self, flight: Flight, value: Any) -> Any:
         """A value for the cache alone, of which every caller gets a copy; the value itself if all may share it."""
@@ -142,6 +173,7 @@ class Local:
             if isinstance(error, kind):
                 node = self._raised(flight, error, now + ttl, now)
                 break
+        self.notes.add(flight.key, "failed", told(error))
         self.table.end(flight, FAILED, error, node)
 
     def _raised(self, flight: Flight, error: Exception, expires: float, now: float) -> Node | None:
@@ -159,12 +191,13 @@ class Local:
         policy = self.policy
         if policy.when is not None and not policy.when(value):
             self.tally.not_kept += 1
+            self.notes.add(flight.key, "declined")
             return None
         lifetime = self.lifetime or policy.lifetime(value)
         expires = now + lifetime.low + lifetime.span * self.memory.random()
         size = weigh(value) + weigh_key(flight.call_key)
         if size > self.memory.bound.largest:
-            self.tally.refused += 1
+            self.too_large(flight, size)
             return None
         if flight.copier is not None:
             node = Copied()
@@ -176,6 +209,14 @@ class Local:
         plain.key, plain.kind = flight.call_key, flight.kind
         plain.value, plain.expires, plain.shelf, plain.size, plain.hits = value, expires, flight.shelf, size, 0
         return plain
+
+    def lost(self, flight: Flight) -> None:
+        self.tally.store_lost += 1
+        self.notes.add(flight.key, "lost")
+
+    def too_large(self, flight: Flight, size: int) -> None:
+        self.tally.refused += 1
+        self.notes.add(flight.key, "refused", f"{size:,} bytes are more than max_bytes={self.memory.bound.max_bytes:,}")
 
     def _named_node(self, node: Named, flight: Flight, value: Any, expires: float, now: float, size: int) -> Named:
         policy, table, lookup = self.policy, self.table, flight.lookup
@@ -190,6 +231,7 @@ class Local:
                 made = map(self._tag, table.subject.tags_of_result(lookup.values, value))
                 node.tags = tuple(dict.fromkeys((*node.tags, *made)))
         node.cost = now - flight.began
+        node.born = now
         node.until = expires + policy.keep
         node.shelf, node.size, node.hits = flight.shelf, size + len(node.wire or ""), 0
         hold(node, value)
@@ -203,9 +245,15 @@ class Local:
         twin = Local(self.table, policy, self.tally)
         twin._tags = tuple(map(self._tag, tags))
         twin._named, twin.quick = True, False
+        twin.notes, twin.samples, twin.verifier = self.notes, self.samples, self.verifier
         return twin
 
     # -- the flow's path -------------------------------------------------------------------------------------
+
+    def missed(self, lookup: Lookup, reason: str) -> None:
+        self.tally.misses += 1
+        self.tally.reasons[reason] += 1
+        self.samples.add(lookup.values)
 
     def lookup(self, values: Values) -> Lookup:
         self.memory.tidy()
@@ -250,6 +298,7 @@ class Local:
 
     def forget(self, lookup: Lookup) -> None:
         self.memory.invalidate(lookup)
+        self.notes.add(lookup.flight_key, "dropped")
 
     def give_up(self, flight: Flight) -> None:
         self.table.end(flight, ABANDONED, None)
@@ -301,21 +350,37 @@ class Local:
             else:
                 self.memory.void(self.table, lookup)
                 self.table.put(node)
+                self.notes.forget(flight.key)
         return node is not None
 
     def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
         return flow.write(self, self.lookup(values), run, made)
 
-    def drop(self, values: Values) -> Flow[int]:
+    def explain(self, values: Values) -> Flow[Explanation]:
         yield from ()
-        dropped = self.memory.invalidate(self.lookup(values))
-        self.tally.invalidated += dropped
-        return dropped
+        return explained(self, values)
+
+    # Here, and not in the flow: it may run in a task of its own, and then nobody knows who asked for it.
+
+    def drop(self, values: Values) -> Flow[int]:
+        return self._drop(values, cause())
 
     def drop_all(self) -> Flow[int]:
+        return self._drop_all(cause())
+
+    def _drop(self, values: Values, by: Cause) -> Flow[int]:
+        yield from ()
+        lookup = self.lookup(values)
+        dropped = self.memory.invalidate(lookup)
+        self.tally.invalidated += dropped
+        self.memory.trail.note("key", (lookup.identity,), by, count=dropped)
+        return dropped
+
+    def _drop_all(self, by: Cause) -> Flow[int]:
         yield from ()
         dropped = self.memory.invalidate_tables([self.table])
         self.tally.invalidated += dropped
+        self.memory.trail.note("function", (all_of(self.table),), by)
         return dropped
 
     def failed(self, error: Exception, doing: str) -> None:
@@ -352,24 +417,38 @@ class LocalKeeper:
         return local
 
     def delete(self, wire: str) -> Flow[int]:
-        yield from ()
-        return self.memory.invalidate_key(wire)
+        return self._noted(lambda: self.memory.invalidate_key(wire), "key", (wire,))
 
     def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
-        yield from ()
-        count = self.memory.invalidate_pattern(prefix, pattern)
-        if progress is not None:
-            progress(count)
-        return count
+        def drop() -> int:
+            count = self.memory.invalidate_pattern(prefix, pattern)
+            if progress is not None:
+                progress(count)
+            return count
+
+        return self._noted(drop, "pattern", (), prefix + pattern)
 
     def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
-        yield from ()
-        return self.memory.invalidate_tags(prefix + tag for tag in tags)
+        names = [prefix + tag for tag in tags]
+        return self._noted(lambda: self.memory.invalidate_tags(names), "tag", names)
 
-    def clear(self, prefixes: Iterable[str]) -> Flow[int | None]:
-        yield from ()
+    def clear(self, prefixes: Iterable[str]) -> Flow[int]:
         wanted = frozenset(prefixes)
-        return self.memory.invalidate_tables([table for table in list(self.memory.tables) if table.prefix in wanted])
+
+        def drop() -> int:
+            return self.memory.invalidate_tables([each for each in list(self.memory.tables) if each.prefix in wanted])
+
+        return self._noted(drop, "clear", tuple(map(all_in, wanted)))
+
+    def _noted(self, drop: Callable[[], int], by: Means, names: Collection[object], pattern: str = "") -> Flow[int]:
+        return self._dropped(drop, partial(self.memory.trail.note, by, names, cause(), pattern=pattern))
+
+    @staticmethod
+    def _dropped(drop: Callable[[], int], note: Callable[..., None]) -> Flow[int]:
+        yield from ()
+        count = drop()
+        note(count=count)
+        return count
 
     def after_fork(self) -> None:
         self.memory.after_fork()

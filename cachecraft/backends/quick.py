@@ -28,6 +28,7 @@ def plain_lead(local: Local) -> Lead:
     """``lead(key, kind, owner)``: the flight the caller is to lead, or ``None`` where the flow must look closer."""
     table, clock = local.table, local.memory.clock
     board, own, shelves, owned = table.flights, table.shelf, table.shelves, table.subject.owned
+    tally = local.tally
 
     def lead(key: Any, kind: object, owner: object = None) -> Flight | None:
         if table.wired:
@@ -64,6 +65,8 @@ def plain_lead(local: Local) -> Lead:
                 # All was invalidated since the object was last seen.
                 table.end(flight, ABANDONED, None)
                 return None
+            if node is not None:
+                tally.reasons["expired"] += 1
             return flight
         except BaseException:  # a signal's: nobody is to wait for a load that will not be
             table.end(flight, ABANDONED, None)
@@ -72,7 +75,7 @@ def plain_lead(local: Local) -> Lead:
     return lead
 
 
-def plain_land(local: Local) -> Land:
+def plain_land(local: Local) -> Land:  # noqa: PLR0915 - each call saved is a part of what a miss costs
     """``land(flight, value)``: what ``Local.land`` does, and as quickly as can be where there is little to do."""
     table, memory, tally = local.table, local.memory, local.tally
     clock, random, bound, lock = memory.clock, memory.random, memory.bound, memory.lock
@@ -81,6 +84,7 @@ def plain_land(local: Local) -> Land:
     lifetime = local.lifetime
     low, span = (lifetime.low, lifetime.span) if lifetime is not None else (0.0, 0.0)
     light = _LIGHT if lifetime is not None and local.policy.when is None else frozenset[type]()
+    noted, forget = local.notes.by_hash, local.notes.forget
     acquire, release, held = lock.acquire, lock.release, lock._is_owned  # type: ignore[attr-defined]  # see below
 
     def land(flight: Flight, value: Any) -> Any:
@@ -107,10 +111,12 @@ def plain_land(local: Local) -> Land:
         try:
             acquire()
             if flight.void:
-                tally.store_lost += 1
+                local.lost(flight)
             else:
+                if noted:
+                    forget(flight.key)
                 if size > largest:
-                    tally.refused += 1
+                    local.too_large(flight, size)
                 elif table.wired or key in shelf.nodes:
                     table.put(node)
                 else:

@@ -17,7 +17,7 @@ from cachecraft._core.calls import ATOMIC, Subject, Values
 from cachecraft._core.errors import UnkeyableError
 from cachecraft._core.flights import ABANDONED, Flight
 from cachecraft.backends.doomed import Retired
-from cachecraft.backends.eviction import NO_KEY, Node
+from cachecraft.backends.eviction import ENTRY_BYTES, NO_KEY, Node
 from cachecraft.backends.isolation import plain_enum
 from cachecraft.backends.nodes import Grave, Named, Shelf, place
 
@@ -63,6 +63,11 @@ class Lookup:
         self.tags: tuple[str, ...] = ()
 
     @property
+    def identity(self) -> object:
+        """What tells this call from those of all functions, as far as it is known without more ado."""
+        return self.wire if self.wire is not None else (self.table.serial, self.flight_key)
+
+    @property
     def flight_key(self) -> Any:
         """One for every call that means the same, whichever way it came."""
         if self.table.subject.named or self.key is NO_KEY:
@@ -77,6 +82,7 @@ class Table:
         self.memory = memory
         self.subject = subject
         self.prefix = prefix
+        self.serial = next(_serials)
         #: Functions whose keys the user wrote share their entries and their loads; not with those of other versions.
         self.shared = shared and subject.explicit and subject.version is None
         self.shelf = Shelf(self, memory.names if self.shared else {})
@@ -290,6 +296,7 @@ class Table:
                 setattr(twin, slot, getattr(node, slot))
             twin.wire, twin.tags, twin.tagged, twin.cost = None, (), (), 0.0
             twin.until = twin.fresh_until = node.expires
+            twin.born = None
             # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
             node.hits = 0
             node = twin
@@ -329,6 +336,14 @@ class Table:
             if not (self.tagged and self.memory.wary):
                 return sum(map(len, places))
             return sum(not node.fallen for nodes in places for node in nodes.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of these entries, as far as they are weighed; a sum over them, so ask for it now and then only."""
+        with self.memory.lock:
+            self.memory.reap()
+            shelves = [shelf.nodes for shelf in self.all_shelves if shelf.current]
+            return sum(node.size + ENTRY_BYTES for nodes in shelves for node in nodes.values())
 
     def forget(self) -> None:
         """Let go of every node as it is, in whatever state the indexes are."""
