@@ -94,7 +94,7 @@ class Handle:
         self._order, self._call, self._bind = made.values, made.call, made.bind
         self._order.__qualname__ = self.subject.label  # what Python calls it when arguments do not fit
         self.wrapper = functools.update_wrapper(made.wrapper, fn, functools.WRAPPER_ASSIGNMENTS)
-        self.stats = Stats(lambda: [(self.tally, self.memory_hits())], self._near_hits)
+        self.stats = Stats(lambda: [(self.tally, self.memory_hits())], self._held)
         for method in ("key", "get", "set", "refresh", "explain", "invalidate", "invalidate_all"):
             setattr(self.wrapper, method, getattr(self, method))
         for method in ("cache_info", "cache_clear", "cache_parameters", "stats", "cache"):
@@ -245,8 +245,13 @@ class Handle:
         table = getattr(self._function, "table", None)
         return table.hits if table is not None else 0
 
-    def _near_hits(self) -> dict[str, float]:
-        return {"near_hits": getattr(self._function, "near_hits", 0)}
+    def _held(self) -> dict[str, float]:
+        table = getattr(self._function, "table", None)
+        return {
+            "near_hits": getattr(self._function, "near_hits", 0),
+            "memory_entries": table.count if table is not None else 0,
+            "memory_bytes": table.bytes if table is not None else 0,
+        }
 
     def shared(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         """The values of a call with those of ``arguments`` that this function has a parameter for."""

@@ -18,7 +18,7 @@ from cachecraft._core.calls import prefix_of, rendered_tag
 from cachecraft._core.effects import Flow
 from cachecraft._core.errors import BackendError, OptionTypeError, TemplateError, told
 from cachecraft._core.keys import qualified_name
-from cachecraft._core.sites import Cause, site, writing
+from cachecraft._core.sites import Cause, called_from, writing
 from cachecraft._core.templates import Template, check_pattern
 from cachecraft._decorators import Handle, handle_of
 from cachecraft._drivers import through
@@ -204,9 +204,9 @@ def _write(write: Write) -> Callable[..., Any]:
         try:
             result = wrapped(*args, **kwargs)
         except BaseException:
-            _settle(write, arguments, None, Cause(site(), write.label))
+            _settle(write, arguments, None, called_from(write.label))
             raise
-        _settle(write, arguments, (result,), Cause(site(), write.label))
+        _settle(write, arguments, (result,), called_from(write.label))
         return result
 
     return call
@@ -229,13 +229,13 @@ def _awrite(write: Write) -> Callable[..., Any]:
             result = await wrapped(*args, **kwargs)
         except GeneratorExit:
             # Its loop was closed, and nothing can be awaited any more; but the commit may have happened.
-            _settle(write, arguments, None, Cause(site(), write.label))
+            _settle(write, arguments, None, called_from(write.label))
             raise
         except BaseException:
             # Cancelled, perhaps: the commit may have happened all the same.
-            await through(settle(arguments, None, Cause(site(), write.label)))
+            await through(settle(arguments, None, called_from(write.label)))
             raise
-        await through(settle(arguments, (result,), Cause(site(), write.label)))
+        await through(settle(arguments, (result,), called_from(write.label)))
         return result
 
     return call

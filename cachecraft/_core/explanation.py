@@ -32,6 +32,14 @@ _WORDS: Final[dict[str, str]] = {
     "off": "this cache is off or closed",
 }
 
+_HOW: Final[dict[str, str]] = {
+    "key": "by its key",
+    "tag": "by the tag",
+    "pattern": "by the pattern",
+    "function": "with all of its function",
+    "clear": "with all of its namespace",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invalidation:
@@ -52,8 +60,7 @@ class Invalidation:
 
     def _how(self, *, named: bool) -> str:
         name = f" {self.name!r}" if named and self.name else ""
-        what = {"key": "its key", "tag": f"the tag{name}", "pattern": f"the pattern{name}"}
-        text = "by " + what.get(self.by, {"function": "function, all of it", "clear": "clear()"}.get(self.by, self.by))
+        text = f"{_HOW[self.by]}{name}"
         return text if self.ago is None else f"{text}, {_span(self.ago)} ago"
 
     def _whence(self) -> str:
@@ -84,6 +91,8 @@ class Explanation:
     """What would be served is a remembered exception (``cache_errors``)."""
     reason: Reason | None = None
     """Why it is a miss."""
+    certain: bool = True
+    """Whether that is known. Else it would explain the miss, if there was ever something to lose."""
     detail: str = ""
     since: float | None = None
     """Seconds since it came to that: since it expired, was declined, failed; since the load began."""
@@ -103,6 +112,7 @@ class Explanation:
         if self.reason is None:
             return ""
         text = _WORDS[self.reason]
+        text = text if self.certain else f"most likely {text}"
         if self.by is not None:
             return f"{text} {self.by._how(named=named)}"
         return text if self.since is None else f"{text}, {_span(self.since)} ago"

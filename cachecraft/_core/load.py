@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from cachecraft._core import flights
 from cachecraft._core.effects import Flow, Load, Release, Stamp, Store
@@ -10,6 +10,9 @@ from cachecraft._core.errors import BackendError, told
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.ports import Run
 from cachecraft._core.sight import RemotePlace, Won, off_the_board, spared
+
+_ROUNDED_OFF: Final = 0.001
+"""Seconds: Redis is told whole milliseconds."""
 
 
 def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None, replaces: bool = False) -> Flow[Any]:
@@ -108,9 +111,10 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
     entry, ttl = packed
     if seek.fill is not None:
         seek.fill.asked()
+    asked = place.notes.clock()
     stored = yield from Store(seek.key, held, entry, ttl, replaces)
     if stored:
-        place.notes.add(seek.key, "kept", lasts=ttl)
+        place.notes.add(seek.key, "kept", until=asked + ttl - _ROUNDED_OFF)
     else:
         place.tally.store_lost += 1
         place.notes.add(seek.key, "lost")

@@ -23,16 +23,16 @@ class Note(NamedTuple):
 class Notes:
     """The latest of them. It takes no lock: at worst a note is lost."""
 
-    __slots__ = ("_clock", "by_hash")
+    __slots__ = ("by_hash", "clock")
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+        self.clock = clock
         self.by_hash: dict[int, Note] = {}
 
-    def add(self, key: object, fate: Fate, detail: str = "", *, lasts: float = 0.0) -> None:
-        notes, place, now = self.by_hash, hash(key), self._clock()
+    def add(self, key: object, fate: Fate, detail: str = "", *, until: float = 0.0) -> None:
+        notes, place = self.by_hash, hash(key)
         notes.pop(place, None)  # what is noted anew is the latest
-        notes[place] = Note(now, fate, detail, now + lasts)
+        notes[place] = Note(self.clock(), fate, detail, until)
         if len(notes) > ROOM:
             try:
                 del notes[next(iter(notes))]
@@ -46,10 +46,14 @@ class Notes:
         if self.by_hash:
             self.by_hash.pop(hash(key), None)
 
+    def last(self, fate: Fate) -> str:
+        """The detail of the last result that came to this; empty if none did."""
+        return next((note.detail for note in reversed(list(self.by_hash.values())) if note.fate == fate), "")
+
     def outlived(self, key: object) -> bool:
         """Whether it was kept, and its time is over."""
         note = self.get(key)
-        return note is not None and note.fate == "kept" and note.until <= self._clock()
+        return note is not None and note.fate == "kept" and note.until <= self.clock()
 
     def __repr__(self) -> str:
         return f"<Notes on {len(self.by_hash)} results>"

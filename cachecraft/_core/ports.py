@@ -85,6 +85,9 @@ class Function(Protocol):
 class Keeper(Protocol):
     """Where the entries of a whole cache are kept."""
 
+    trail: Any
+    """What was invalidated lately."""
+
     def function(
         self, subject: Any, policy: Policy, tally: Any, prefix: str, *, fn: Callable[..., Any] | None, serializer: Any
     ) -> Function: ...

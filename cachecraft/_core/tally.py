@@ -46,6 +46,10 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     """Misses in the backend by reason: absent, expired, invalidated, corrupt, encryption, schema, ..."""
 
+    def saved(self, hits: int) -> float:
+        """Seconds that so many loads would have taken."""
+        return hits * self.load_time / self.loads if self.loads else 0.0
+
     def add(self, other: Tally) -> None:
         self.reasons.update(other.reasons)
         for name in NUMBERS:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cachecraft._core.explanation import Invalidation, Means
 from cachecraft._core.keys import matcher
@@ -19,13 +19,8 @@ SPAN: Final = 600.0
 _TAGS: Final = 1000
 
 
-class _Mark(NamedTuple):
-    when: float
-    by: Means
-    names: tuple[int, ...]
-    pattern: str
-    removed: int | None
-    cause: Cause
+_Mark = tuple[float, Means, tuple[int, ...], str, int | None, Cause]
+"""When, how, the hashes of the names or a pattern, how many entries went, and on whose behalf."""
 
 
 class Trail:
@@ -47,7 +42,7 @@ class Trail:
         count: int | None = None,
     ) -> None:
         """Something was invalidated; ``count`` is how many entries went, where known, ``pattern`` its full text."""
-        self._marks.append(_Mark(self._clock(), by, tuple(map(hash, names)), pattern, count, cause))
+        self._marks.append((self._clock(), by, tuple(map(hash, names)), pattern, count, cause))
         if by == "tag" and self.tags is not None:
             self.tags.update(names)  # type: ignore[arg-type]  # tags are named by their names
             if len(self.tags) > _TAGS:
@@ -60,20 +55,13 @@ class Trail:
         """
         hashes = {hash(name): text for name, text in names.items()}
         now = self._clock()
-        for mark in reversed(list(self._marks)):  # a copy, since others append meanwhile
-            if now - mark.when > SPAN:
+        for when, by, marked, pattern, removed, cause in reversed(list(self._marks)):  # a copy: others append
+            if now - when > SPAN:
                 return None
-            hit = next((each for each in mark.names if each in hashes), None)
-            found = matcher(mark.pattern)(wire) if mark.pattern else hit is not None
-            if found and (idle or mark.removed != 0):
-                cause = mark.cause
-                return Invalidation(
-                    by=mark.by,
-                    name=mark.pattern.removeprefix(prefix) if mark.pattern else hashes[hit],  # type: ignore[index]  # found
-                    ago=now - mark.when,
-                    site=str(cause.site) if cause.site is not None else None,
-                    write=cause.write,
-                )
+            hit = next((each for each in marked if each in hashes), None)
+            if (matcher(pattern)(wire) if pattern else hit is not None) and (idle or removed != 0):
+                name = pattern.removeprefix(prefix) if pattern else hashes[hit]  # type: ignore[index]  # it was found
+                return Invalidation(by=by, name=name, ago=now - when, site=cause.site, write=cause.write)
         return None
 
     def __repr__(self) -> str:

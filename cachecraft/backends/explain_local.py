@@ -73,10 +73,14 @@ def _why_absent(local: Local, lookup: Lookup, wire: str) -> dict[str, Any]:
     if note is not None and (by is None or by.ago is None or now - note.when < by.ago or note.fate == "lost"):
         return of_note(note, now, by)
     if by is not None:
-        return {"reason": "invalidated", "by": by}
+        return {"reason": "invalidated", "by": by, "certain": by.by == "key"}
     if local.memory.bound.let_go_of(lookup.key if lookup.key is not NO_KEY else wire):
         most = local.memory.bound.max_entries
-        return {"reason": "evicted", "detail": f"most likely, as the hash of its key tells; max_entries={most:,}"}
+        return {
+            "reason": "evicted",
+            "certain": False,
+            "detail": f"as the hash of its key tells; {most:,} entries are the most",
+        }
     return {"reason": "absent"}
 
 

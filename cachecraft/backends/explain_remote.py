@@ -7,8 +7,7 @@ was invalidated it remembers, and what others invalidated they have told in the 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -19,7 +18,6 @@ from cachecraft._core.errors import BackendError, CorruptError, told
 from cachecraft._core.explanation import Explanation, Invalidation, Means
 from cachecraft._core.notes import Note
 from cachecraft._core.sight import Sight, look
-from cachecraft._core.tally import Tally
 from cachecraft.backends import footprints
 from cachecraft.backends.explain_local import of_note
 from cachecraft.backends.redis import ROOT
@@ -32,13 +30,20 @@ _TAG: Final = "~tag:"
 _FUNCTION: Final = "~fn:"
 
 
+class _Asks:
+    """A near cache that keeps nothing: for its sake the time to live is asked for, and judged as without it."""
+
+    def asked(self) -> None: ...
+    def proposes(self, tags: Iterable[str]) -> None: ...
+    def found(self, value: Any, tags: tuple[str, ...], left: float, cost: float) -> None: ...
+
+
 def explained(place: Remote, values: Values) -> Flow[Explanation]:
     seek = place.seek(values)
+    seek.fill = _Asks()
     about: dict[str, Any] = {"function": place.subject.label, "key": seek.key}
-    looker = copy(place)
-    looker.aged, looker.tally = True, Tally()
     try:
-        sight = yield from look(looker, seek)
+        sight = yield from look(place, seek)
         about |= _of_entry(place, sight)
         if sight.verdict in _SERVED:
             return Explanation(verdict=_SERVED[sight.verdict], **about)  # type: ignore[arg-type]  # one of those
@@ -87,8 +92,9 @@ def _why_absent(place: Remote, sight: Sight) -> Flow[dict[str, Any]]:
     ago = by.ago if by is not None and by.ago is not None else None
     if note is not None and note.fate != "kept" and (lost or ago is None or now - note.when < ago):
         return of_note(note, now, by)
-    if ago is not None and (note is None or ago <= now - note.when):
-        return {"reason": "invalidated", "by": by}
+    if by is not None and ago is not None and (note is None or ago <= now - note.when):
+        # Others have not told whether there was anything to remove.
+        return {"reason": "invalidated", "by": by, "certain": (by.by == "key" and not by.elsewhere) or note is not None}
     if note is None:
         return {"reason": "absent"}
     if note.until <= now:
@@ -117,13 +123,13 @@ def _why_invalidated(place: Remote, sight: Sight) -> Flow[dict[str, Any]]:
 
 
 def _invalidation(place: Remote, key: str, names: Sequence[str]) -> Flow[Invalidation | None]:
-    """The last that is known of these names; of what happened here this process knows better."""
+    """The last that is known of these names; of what it did itself, this process knows better than the trail."""
     keeper, shown = place.keeper, {name: _shown(place.prefix, name) for name in names}
     here = keeper.trail.latest(shown, key, place.prefix)
     there = yield from followed(place.prefix, key, shown, keeper.footprints.who)
     if here is None or there is None:
         return here or there
-    return there if there.elsewhere and (there.ago or 0.0) < (here.ago or 0.0) else here
+    return min(here, there, key=lambda each: each.ago or 0.0)
 
 
 def followed(prefix: str, key: str, names: Mapping[str, str], who: bytes = b"") -> Flow[Invalidation | None]:

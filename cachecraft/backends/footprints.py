@@ -70,9 +70,8 @@ class Footprints:
 
 
 def _footprint(prefix: str, by: Means, name: str, cause: Cause, pattern: str, who: bytes) -> Footprint:
-    site, write = cause.site, (cause.write or "")[-_LONGEST:]
-    where = [site.file[-_LONGEST:], site.line, site.function[-_LONGEST:]] if site is not None else None
-    told = [_FORMAT, who, by, b"" if pattern else key_digest(name), pattern[:_LONGEST], where, write]
+    site, write = (cause.site or "")[-_LONGEST:], (cause.write or "")[-_LONGEST:]
+    told = [_FORMAT, who, by, b"" if pattern else key_digest(name), pattern[:_LONGEST], site, write]
     place = _pattern_place(prefix, pattern) if pattern else _place(prefix, name)
     return place, cast("bytes", msgpack.packb(told, unicode_errors="surrogatepass"))
 
@@ -94,7 +93,7 @@ def places(prefix: str, names: Collection[str]) -> tuple[str, ...]:
 def latest(
     found: Collection[Followed], names: Mapping[str, str], wire: str, prefix: str, who: bytes
 ) -> Invalidation | None:
-    """The last invalidation of any of these names that was found; ``names`` tells how to show each."""
+    """The last invalidation of any of these names by somebody else than ``who``; ``names`` tells how to show each."""
     known = {key_digest(name): text for name, text in names.items()}
     candidates = [each for told, left in found for each in _read(told, left, known, wire, prefix, who)]
     return min(candidates, key=lambda each: each.ago or 0.0, default=None)
@@ -106,24 +105,19 @@ def _read(
     try:
         parts: Any = msgpack.unpackb(told, unicode_errors="surrogatepass")
         match parts:
-            case [1, bytes(whose), str(by), bytes(digest), str(pattern), site, str(write)] if by in get_args(Means):
+            case [1, bytes(whose), str(by), bytes(digest), str(pattern), str(site), str(write)] if by in get_args(
+                Means
+            ):
                 name = pattern.removeprefix(prefix) if pattern else known.get(digest)
-                if name is None or (pattern and not matcher(pattern)(wire)):
+                if whose == who or name is None or (pattern and not matcher(pattern)(wire)):
                     return
                 yield Invalidation(
                     by=cast("Means", by),
                     name=name,
                     ago=max(0.0, SPAN - left),
-                    site=_site(site),
+                    site=site or None,
                     write=write or None,
-                    elsewhere=whose != who,
+                    elsewhere=True,
                 )
     except Exception:  # the bytes are untrusted, and of no importance
         return
-
-
-def _site(site: Any) -> str | None:
-    match site:
-        case [str(file), int(line), str(function)]:
-            return f"{file}:{line} {function}"
-    return None

@@ -59,6 +59,7 @@ class Local:
         self.clock = table.memory.clock
         self.policy = policy
         self.tally = tally
+        self.prefix = table.prefix
         self._tag = table.prefix.__add__
         self.lifetime: Lifetime | None = None if callable(policy.ttl) else policy.lifetime(None)
         self._tags: tuple[str, ...] = ()
@@ -399,6 +400,7 @@ class LocalKeeper:
 
     def __init__(self, memory: Memory) -> None:
         self.memory = memory
+        self.trail = memory.trail
 
     def function(
         self,

@@ -9,6 +9,7 @@ import itertools
 import weakref
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
 from math import isnan
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -326,6 +327,13 @@ class Table:
             nodes = {id(each): each for each in places}.values()
             kept = sum(node.hits for each in nodes for node in each.values())
             return self.retired + sum(shelf.retired for shelf in shelves) + kept
+
+    def call_keys(self, most: int = 256) -> list[tuple[Any, ...]]:
+        """What some of the nodes were asked for by: the values in the order of the parameters that tell the key."""
+        with self.memory.lock:
+            nodes = [node for shelf in self.all_shelves[:most] for node in islice(shelf.nodes.values(), most)][:most]
+        known = [node for node in nodes if node.key is not NO_KEY]
+        return [(node.key,) if node.kind is not None else node.key[: len(node.key) // 2] for node in known]
 
     @property
     def count(self) -> int:
