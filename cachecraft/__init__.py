@@ -17,18 +17,22 @@ The house, from the top; imports point down only:
                       remote), which a guard (breaker, journal, prober) spares and makes up for while it is away
     serializers       values to bytes and back
     stats, keys       counters to read; keys to build by hand
+    advice            what the counters advise
     _core             the thinking part: no I/O, no clock, no colour
         local, flows  what happens in a call, for memory and for Redis, as generators that yield what may block
         writing       what happens in Redis when a value is renewed, brought or written through
         sight, load, refresh
                       the steps of both: read and take the lease; load and store; load anew behind what is there
         effects       the verbs they yield
+        verification  a hit against what the loader returns now; sameness, whether two values are the same
         flights       single flight: one load, and whoever joined it
         calls         what a call means: call key, wire key, tags
         keys          canonical identity of values; escaping, templates, globs
         policy        durations, jitter, the options of one function
         entry         what is stored, byte by byte, and whether it may be served
-        ports, tally, errors
+        explanation   why a call finds what it finds; from the trail of invalidations, their sites in the user's code,
+                      and notes on what became of results
+        ports, tally, samples, errors
 
 A call goes ``_wrappers`` (a hit ends here) -> ``_core`` flow -> ``_drivers`` -> ``backends``.
 """
@@ -48,6 +52,7 @@ from cachecraft._core.errors import (
     UnkeyableError,
     UnserializableError,
 )
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.nearness import Near
 from cachecraft._core.policy import COLD, HOT, MEDIUM, STATIC, Jitter, Policy
 from cachecraft._core.ports import Backend
@@ -67,6 +72,7 @@ __all__ = [
     "Cache",
     "CacheError",
     "ClosedError",
+    "Explanation",
     "Jitter",
     "Near",
     "OptionError",

@@ -1,4 +1,4 @@
-"""`f.explain(...)` on a real Redis, also over the near cache: what stands there, and who let it fall, in whatever process."""
+"""`f.explain(...)` on a real Redis, near too: what stands there, and who let it fall, in whatever process."""
 
 from __future__ import annotations
 

@@ -52,6 +52,10 @@ class Seats:
     def give_back(self) -> None:
         self._free.append(None)
 
+    @property
+    def taken(self) -> int:
+        return _MOST - len(self._free)
+
     def after_fork(self) -> None:
         """In a forked child: whoever verified in the parent is not here."""
         self._free = deque([None] * _MOST)

@@ -115,13 +115,15 @@ class Local:
         return inf if self.memory.random() < self.policy.verify else self.clock()
 
     def chosen(self, lookup: Lookup, node: Node) -> bool:
-        """Whether a hit is to be verified: one that the wrapper could have served, it did not for that very reason."""
+        """Whether a hit is to be verified."""
         if isinstance(node, Raised):
             return False
-        served = lookup.key is not NO_KEY and lookup.shelf.nodes.get(lookup.key) is node and node.kind is lookup.kind
-        if served and self._bind is not None and not self._wary and node.expires > self.clock():
-            return True
-        return self.memory.random() < self.policy.verify
+        return (self._bind is not None and self.passed_over(lookup, node)) or self.memory.random() < self.policy.verify
+
+    def passed_over(self, lookup: Lookup, node: Node) -> bool:
+        """Whether the wrapper could have served it: then it did not for the very reason that it is to be verified."""
+        found = lookup.key is not NO_KEY and lookup.shelf.nodes.get(lookup.key) is node and node.kind is lookup.kind
+        return found and not self._wary and node.expires > self.clock()
 
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
         if flight.state == FLYING:

@@ -73,6 +73,7 @@ class NearPlace:
         self.tally = remote.tally
         self.table = local.table
         self._local = local
+        self._wrapped = False
         #: The stamps that all of its entries carry: they fall with the table.
         self._standing = frozenset((remote.prefix + ROOT, remote.own))
 
@@ -96,8 +97,8 @@ class NearPlace:
         lookup = self.table.lookup(values, seek.key)
         if keeper.open:
             node = self._held(lookup, seek)
-            if node is not None and self.policy.verify and self._local.chosen(lookup, node):
-                seek.verify = True  # against what stands in Redis
+            if node is not None and self.policy.verify and self._chosen(lookup, node):
+                seek.verify = True  # and so that what stands in Redis is
                 return seek, None
             if node is not None:
                 return seek, node
@@ -105,6 +106,10 @@ class NearPlace:
             yield from Join(greeting, GREETING)
         seek.fill = keeper.put_on(NearFill(self, lookup, seek))
         return seek, None
+
+    def _chosen(self, lookup: Lookup, node: Node) -> bool:
+        passed_over = self._wrapped and self._local.passed_over(lookup, node)
+        return passed_over or self._local.memory.random() < self.policy.verify
 
     def _held(self, lookup: Lookup, seek: Seek) -> Node | None:
         node = self.table.find(lookup)
@@ -161,6 +166,7 @@ class NearPlace:
     # -- what is only passed on ------------------------------------------------------------------------------
 
     def connect(self, bind: Callable[..., None]) -> None:
+        self._wrapped = True
         bind(fence=self.keeper.fence)
         self._local.connect(bind)
 
