@@ -214,6 +214,18 @@ def test_invalidated_at_the_last_moment_is_no_difference(
     assert (f.stats.verified, f.stats.differed) == (0, 0)
 
 
+@pytest.mark.parametrize("anywhere", ["memory", "redis"], indirect=True)
+def test_what_is_past_its_ttl_by_then_may_well_be_different(anywhere: Cache, source: Source) -> None:
+    f = source.reader(anywhere, Sync(), ttl=0.1, jitter=None, stale=60)
+    f(1)
+    steps = verification_of(f, 1)
+    source.row = "value-2"
+    assert isinstance(steps.until(Load), Load)
+    until(lambda: f.explain(1).verdict == "stale")
+    assert steps.until(Sleep) is None
+    assert (f.stats.verified, f.stats.differed) == (0, 0)
+
+
 def test_a_loader_that_raises_is_no_difference(anywhere: Cache, colour: Colour) -> None:
     calls = []
 
