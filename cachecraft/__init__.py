@@ -23,19 +23,23 @@ The house, from the top; imports point down only:
     stats, keys       counters to read; keys to build by hand
     hooks, metrics, reports
                       what hooks are told; what is measured, by name; what a process publishes of itself
+    advice            what the counters advise
     _core             the thinking part: no I/O, no clock, no colour
         local, flows  what happens in a call, for memory and for Redis, as generators that yield what may block
         writing       what happens in Redis when a value is renewed, brought or written through
         sight, load, refresh
                       the steps of both: read and take the lease; load and store; load anew behind what is there
         effects       the verbs they yield
+        verification  a hit against what the loader returns now; sameness, whether two values are the same
         flights       single flight: one load, and whoever joined it
         calls         what a call means: call key, wire key, tags
         keys          canonical identity of values; escaping, templates, globs
         policy        durations, jitter, the options of one function
         entry         what is stored, byte by byte, and whether it may be served
+        explanation   why a call finds what it finds; from the trail of invalidations, their sites in the user's code,
+                      and notes on what became of results
         noting, events    what is noted down of a call, and what hooks are told
-        ports, tally, durations, heat, errors
+        ports, tally, durations, heat, samples, errors
 
 A call goes ``_wrappers`` (a hit ends here) -> ``_core`` flow -> ``_drivers`` -> ``backends``.
 """
@@ -55,6 +59,7 @@ from cachecraft._core.errors import (
     UnkeyableError,
     UnserializableError,
 )
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.nearness import Near
 from cachecraft._core.policy import COLD, HOT, MEDIUM, STATIC, Jitter, Policy
 from cachecraft._core.ports import Backend
@@ -74,6 +79,7 @@ __all__ = [
     "Cache",
     "CacheError",
     "ClosedError",
+    "Explanation",
     "Jitter",
     "Near",
     "OptionError",

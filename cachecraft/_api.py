@@ -11,6 +11,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpa
 from cachecraft._cache import BareCache
 from cachecraft._core.entry import Missing
 from cachecraft._core.errors import OptionTypeError
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.policy import Duration, Policy
 from cachecraft._core.ports import Backend
 from cachecraft._decorators import CacheInfo, decorate
@@ -78,6 +79,10 @@ class SyncFace(Face[P], Protocol[P, R]):
         """Load anew, whatever is kept."""
         ...
 
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Explanation:
+        """What the next call would find, and if nothing, why; it loads nothing and counts nothing."""
+        ...
+
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> int:
         """Drop the entry for these arguments; how many there were, where known."""
         ...
@@ -129,6 +134,10 @@ class AsyncFace(Face[P], Protocol[P, R]):
 
     def refresh(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Load anew, whatever is kept."""
+        ...
+
+    def explain(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, Explanation]:
+        """What the next call would find, and if nothing, why; it loads nothing and counts nothing."""
         ...
 
     def invalidate(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, int]:
@@ -205,6 +214,8 @@ class Cache(BareCache):
             tags: templates, or a function of the result and the arguments; ``invalidate(tags=...)`` drops by them.
             namespace: instead of the cache's own.
             version: part of the key; a new one leaves the old entries alone.
+            verify: this share of hits (such as ``0.001``) is compared behind the caller's back with what the loader
+                returns now; ``stats.differed`` and the log tell of a write that forgot to invalidate.
             jitter: spread of the ttl; the cache's by default, ``None`` for none.
             stale: after the ttl, serve the old value for so long while one refresh runs behind.
             grace: after the ttl, fall back on the old value for so long if the loader fails.

@@ -14,6 +14,7 @@ from cachecraft._books import Record
 from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.errors import BackendError, OptionError, OptionTypeError
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Keeper
@@ -55,6 +56,11 @@ class ByHand:
     def set(self, key: str, value: Any, options: dict[str, Any], tags: Sequence[str]) -> Flow[bool]:
         place, values = self.place(key, options, tags)
         return bool((yield from place.put(values, value)))
+
+    def explain(self, key: str) -> Flow[Explanation]:
+        place, values = self.place(key, {})
+        flow: Flow[Explanation] = place.explain(values)
+        return flow
 
     def delete(self, key: str) -> Flow[int]:
         wanted = _key(key)

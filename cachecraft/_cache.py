@@ -10,6 +10,7 @@ from cachecraft._core.calls import prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import ClosedError, OptionTypeError
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.policy import Duration
 from cachecraft._core.ports import Backend
 from cachecraft._life import Life
@@ -167,6 +168,17 @@ class BareCache(Life):
         place, values = self._by_hand.place(key, _with_ttl({**options}, ttl), tags)
         return await self._arun(place.recall(values, run))
 
+    def explain(self, key: str) -> Explanation:
+        """What the next ``get(key)`` would find, and if nothing, why. It loads nothing and counts nothing.
+
+        A key that ``f.key(...)`` made is explained as ``f.explain(...)`` would.
+        """
+        return self._run(self._by_hand.explain(key)) if self._on() else _off(key)
+
+    async def aexplain(self, key: str) -> Explanation:
+        """As ``explain``."""
+        return await self._arun(self._by_hand.explain(key)) if self._on() else _off(key)
+
     def delete(self, key: str) -> bool:
         """Remove the entry under ``key``; whether there was one."""
         return bool(self._on() and self._run(self._by_hand.delete(key)))
@@ -258,6 +270,10 @@ class BareCache(Life):
 
     async def _arun(self, flow: Flow[T]) -> T:
         return await self.driver.arun(flow)
+
+
+def _off(key: str) -> Explanation:
+    return Explanation(function="the cache", key=key, verdict="miss", reason="off")
 
 
 def _check_loader(loader: object) -> None:

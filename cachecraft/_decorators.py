@@ -21,6 +21,7 @@ from cachecraft._core.calls import Key, Subject, prefix_of
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import ClosedError, OptionError, OptionTypeError
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.keys import qualified_name
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Function
@@ -93,8 +94,8 @@ class Handle:
         self._order, self._call, self._bind = made.values, made.call, made.bind
         self._order.__qualname__ = self.subject.label  # what Python calls it when arguments do not fit
         self.wrapper = functools.update_wrapper(made.wrapper, fn, functools.WRAPPER_ASSIGNMENTS)
-        self.stats = Stats(lambda: [self.record.sum()])
-        for method in ("key", "get", "set", "refresh", "invalidate", "invalidate_all"):
+        self.stats = Stats(lambda: [self.record.sum()], self._held)
+        for method in ("key", "get", "set", "refresh", "explain", "invalidate", "invalidate_all"):
             setattr(self.wrapper, method, getattr(self, method))
         for method in ("cache_info", "cache_clear", "cache_parameters", "stats", "cache"):
             setattr(self.wrapper, method, getattr(self, method))
@@ -193,6 +194,13 @@ class Handle:
             return self._call(values)
         return self._answer(self.function().renew(values, partial(self._call, values)))
 
+    def explain(self, /, *args: Any, **kwargs: Any) -> Any:
+        """What the next call would find, and if nothing, why; it loads nothing and counts nothing."""
+        values = self._values(args, kwargs)
+        if self.cache.enabled:
+            return self._answer(self.function().explain(values))
+        return self._plain(Explanation(function=self.subject.label, key="", verdict="miss", reason="off"))
+
     def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         """Drop the entry for these arguments; answers how many there were, where known."""
         values = self._values(args, kwargs)
@@ -232,6 +240,13 @@ class Handle:
     def cache_parameters(self) -> dict[str, Any]:
         """The options this function was decorated with."""
         return dict(self._parameters)
+
+    def _held(self) -> dict[str, float]:
+        place = self.record.place
+        return {
+            "memory_entries": place.count if place is not None else 0,
+            "memory_bytes": place.bytes if place is not None else 0,
+        }
 
     def shared(self, arguments: Mapping[str, Any]) -> tuple[Any, ...]:
         """The values of a call with those of ``arguments`` that this function has a parameter for."""

@@ -34,6 +34,7 @@ class LoadOptions(TypedDict, total=False):
     cache_errors: type[Exception] | tuple[type[Exception], ...] | Mapping[type[Exception], Duration] | None
     isolate: bool | None
     near: bool
+    verify: float
 
 
 class FunctionOptions(LoadOptions, total=False):

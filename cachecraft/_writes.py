@@ -18,6 +18,7 @@ from cachecraft._core.calls import prefix_of, rendered_tag
 from cachecraft._core.effects import Flow
 from cachecraft._core.errors import BackendError, OptionTypeError, TemplateError, told
 from cachecraft._core.keys import qualified_name
+from cachecraft._core.sites import Cause, called_from, writing
 from cachecraft._core.templates import Template, check_pattern
 from cachecraft._decorators import Handle, handle_of
 from cachecraft._drivers import through
@@ -183,13 +184,17 @@ def invalidating(cache: BareCache, functions: Sequence[Any], options: Mapping[st
     return decorator
 
 
-def _settle(write: Write, arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
+def _settle(write: Write, arguments: dict[str, Any], outcome: tuple[Any] | None, by: Cause) -> None:
     errors = []
-    for cache, flow in write.flows(arguments, outcome):
-        try:
-            cache.driver.run(flow)
-        except Exception as error:
-            errors.append((cache, error))
+    before = writing.set(by)
+    try:
+        for cache, flow in write.flows(arguments, outcome):
+            try:
+                cache.driver.run(flow)
+            except Exception as error:
+                errors.append((cache, error))
+    finally:
+        writing.reset(before)
     write.report(errors, outcome)
 
 
@@ -199,16 +204,17 @@ def _write(write: Write) -> Callable[..., Any]:
         try:
             result = wrapped(*args, **kwargs)
         except BaseException:
-            _settle(write, arguments, None)
+            _settle(write, arguments, None, called_from(write.label))
             raise
-        _settle(write, arguments, (result,))
+        _settle(write, arguments, (result,), called_from(write.label))
         return result
 
     return call
 
 
 def _awrite(write: Write) -> Callable[..., Any]:
-    async def settle(arguments: dict[str, Any], outcome: tuple[Any] | None) -> None:
+    async def settle(arguments: dict[str, Any], outcome: tuple[Any] | None, by: Cause) -> None:
+        writing.set(by)  # in a task of its own, so in a context that ends with it
         errors = []
         for cache, flow in write.flows(arguments, outcome):
             try:
@@ -223,13 +229,13 @@ def _awrite(write: Write) -> Callable[..., Any]:
             result = await wrapped(*args, **kwargs)
         except GeneratorExit:
             # Its loop was closed, and nothing can be awaited any more; but the commit may have happened.
-            _settle(write, arguments, None)
+            _settle(write, arguments, None, called_from(write.label))
             raise
         except BaseException:
             # Cancelled, perhaps: the commit may have happened all the same.
-            await through(settle(arguments, None))
+            await through(settle(arguments, None, called_from(write.label)))
             raise
-        await through(settle(arguments, (result,)))
+        await through(settle(arguments, (result,), called_from(write.label)))
         return result
 
     return call

@@ -127,6 +127,8 @@ _HELP: Final = {
     "wait_timeouts": ("wait.timeouts", "Waits whose patience ended."),
     "refreshes": ("refreshes", "Loads behind the callers' backs."),
     "invalidated": ("invalidated", "Entries removed by invalidation, where known."),
+    "verified": ("verified", "Hits that were compared with what the loader returns now (verify=)."),
+    "differed": ("differed", "Of these, those that were not equal, though nothing had been invalidated."),
     "backend_errors": ("backend.errors", "Failures of the backend that a call of this function was spared."),
 }
 _COUNTED: Final = tuple(

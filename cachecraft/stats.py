@@ -22,8 +22,9 @@ OTHERS: Final = "(others)"
 class Stats:
     """A live view of the counters of one function, or of all functions of a cache.
 
-    Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once. Those of a cache tell of the whole
-    too: ``memory_entries``, ``memory_bytes`` and ``evictions`` of what is held in memory; ``journal`` (invalidations
+    Every counter of ``Tally`` is an attribute; ``as_dict`` takes them all at once. Those of a function tell of what it
+    has in this process's memory too: ``memory_entries`` and ``memory_bytes``. Those of a cache tell of the whole:
+    ``memory_entries``, ``memory_bytes`` and ``evictions`` of what is held in memory; ``journal`` (invalidations
     that have yet to reach Redis), ``journaled`` (all that ever had to wait), ``breaker_open`` (1 while Redis is not
     asked), ``breaker_opened`` (how often that came). And of the near cache: ``near_entries``, ``near_evictions``,
     ``near_received`` (invalidations heard), ``near_dropped`` (entries that went by them; ``near_dropped_key`` and so on
@@ -39,11 +40,14 @@ class Stats:
         self._more = more
 
     def as_dict(self) -> dict[str, float]:
-        """All numbers, and ``hit_rate`` and ``mean_load_time`` (seconds)."""
-        totals: dict[str, float] = dict.fromkeys(NUMBERS, 0)
+        """All numbers, ``hit_rate``, ``mean_load_time`` (seconds), and ``saved_seconds``: what the loaders would have
+        taken for the hits, each function's at the mean of its own loads.
+        """
+        totals: dict[str, float] = {**dict.fromkeys(NUMBERS, 0), "saved_seconds": 0.0}
         for tally in self._sources():
             for name in NUMBERS:
                 totals[name] += getattr(tally, name)
+            totals["saved_seconds"] += tally.saved_seconds
         calls = totals["hits"] + totals["misses"]
         totals["hit_rate"] = totals["hits"] / calls if calls else 0.0
         totals["mean_load_time"] = totals["load_time"] / totals["loads"] if totals["loads"] else 0.0

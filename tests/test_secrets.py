@@ -78,9 +78,11 @@ def use(cache: Cache, colour: Any, shown: Shown, load: Callable[[str], Any] = _l
     by_hand.get(ARGUMENT)
     for call in (
         lambda: colour(f.refresh(ARGUMENT)),
+        lambda: shown.append(repr(colour(f.explain(ARGUMENT)))),
         lambda: colour(f.invalidate(ARGUMENT)),
         lambda: by_hand.invalidate(key=ARGUMENT, pattern=f"{ARGUMENT}*", tags=[ARGUMENT]),
         lambda: by_hand.delete(ARGUMENT),
+        lambda: shown.append(repr(colour(f.explain(ARGUMENT)))),
         by_hand.ping,
     ):
         try:

@@ -7,7 +7,7 @@ A flow *calls* what never blocks and *yields* what may. ``left = yield from Join
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from cachecraft._core.flights import Flight
@@ -185,6 +185,12 @@ class Stamp(Remote[tuple[bytes | None, ...]]):
     fresh: tuple[bytes, ...]
 
 
+Footprint = tuple[str, bytes]
+"""A place in the trail of invalidations, and what is told there. That it cannot be told is no failure."""
+Followed = tuple[bytes, float]
+"""What was told in the trail, and for how many seconds more it is."""
+
+
 @dataclass(slots=True, frozen=True)
 class Delete(Remote[int]):
     """Remove keys, in this order. Answers how many there were."""
@@ -192,6 +198,7 @@ class Delete(Remote[int]):
     settles: ClassVar[bool] = True
 
     keys: tuple[str, ...]
+    trail: tuple[Footprint, ...] = field(default=(), compare=False)
 
 
 @dataclass(slots=True, frozen=True)
@@ -203,3 +210,11 @@ class Sweep(Remote[int]):
     prefix: str
     pattern: str
     progress: Callable[[int], object] | None = None
+    trail: tuple[Footprint, ...] = field(default=(), compare=False)
+
+
+@dataclass(slots=True, frozen=True)
+class Follow(Remote[tuple[Followed, ...]]):
+    """Read what is told in these places of the trail."""
+
+    places: tuple[str, ...]

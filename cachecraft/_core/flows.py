@@ -16,18 +16,20 @@ A failure of the store itself never reaches the caller: the loader runs instead.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Join, Reading, Sleep
-from cachecraft._core.entry import MISSING, Verdict
+from cachecraft._core.entry import MISSING, Verdict, handle
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
 from cachecraft._core.load import lead, load_alone, share
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import refresh_behind, with_grace
 from cachecraft._core.sight import Fill, RemotePlace, Seek, Sight, Won, acquire, fetch, look, off_the_board
+from cachecraft._core.verification import verify_behind
 
 _BACKSTOP: Final = 0.25
 """Seconds between two looks of one who would be told: whoever dies tells nobody."""
@@ -74,7 +76,7 @@ def _decide(place: RemotePlace, seek: Seek, run: Run, arrived: float) -> Flow[An
         sight = yield from look(place, seek)
         if sight.verdict in (Verdict.MISS, Verdict.GRACE):
             counted = True
-            noting.missed(place, sight.reason)
+            place.missed(seek, sight.reason)
         return (yield from _settle(place, seek, sight, run, counted, arrived))
     except BackendError as error:
         place.failed(error)
@@ -125,9 +127,22 @@ def _serve(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Flow[Any]:
         yield from refresh_behind(place, seek, sight, run)
         if sight.verdict is Verdict.STALE:
             noting.served_stale(place, "stale")
-    elif seek.fill is not None:
+        return sight.take
+    if seek.fill is not None:
         _keep_near(seek.fill, sight)
+    share = place.policy.verify
+    if share and sight.reason != "error" and (seek.verify or place.random() < share):
+        yield from verify_behind(
+            place, run, partial(_still, place, replace(seek, fill=None), handle(sight.reading.slot))
+        )
     return sight.take
+
+
+def _still(place: RemotePlace, seek: Seek, entry: bytes) -> Flow[Any]:
+    """The value of this entry, while it is fresh and stands: nobody has removed it, nor let a stamp of it fall."""
+    sight = yield from look(place, seek)
+    served = sight.verdict in (Verdict.FRESH, Verdict.EARLY) and handle(sight.reading.slot) == entry
+    return sight.take() if served and sight.take is not None else MISSING
 
 
 def _keep_near(fill: Fill, sight: Sight) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Load, Release, Stamp, Store
-from cachecraft._core.errors import BackendError
+from cachecraft._core.errors import BackendError, told
 from cachecraft._core.flights import ABANDONED, FAILED, LANDED, Flight
 from cachecraft._core.ports import Run
 from cachecraft._core.sight import RemotePlace, Won, off_the_board, spared
+
+_ROUNDED_OFF: Final = 0.001
+"""Seconds: Redis is told whole milliseconds."""
 
 
 def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None, replaces: bool = False) -> Flow[Any]:
@@ -95,6 +98,7 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
         # The watched stamp falls with every tag: if it still stands, no tag fell while the loader ran.
         if later[len(more) :] != won.stamps[len(seek.tags) :] or None in later:
             noting.lost(place)
+            place.notes.add(seek.key, "lost")
         else:
             known = tuple(stamp for stamp in later[: len(more)] if stamp is not None)
             made = tags + more
@@ -106,18 +110,23 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
     entry, ttl = packed
     if seek.fill is not None:
         seek.fill.asked()
+    asked = place.notes.clock()
     stored = yield from Store(seek.key, held, entry, ttl, replaces)
     if not stored:
         noting.lost(place)
-    elif seek.fill is not None:
+        place.notes.add(seek.key, "lost")
+        return False
+    place.notes.add(seek.key, "kept", until=asked + ttl - _ROUNDED_OFF)
+    if seek.fill is not None:
         seek.fill.found(value, made, ttl - place.policy.keep, cost)
-    return stored
+    return True
 
 
 def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) -> Flow[None]:
     """The loader raised: remember that if it is to be remembered, else let the next caller try at once."""
     seek, packed = won.seek, None
     if isinstance(error, Exception):
+        place.notes.add(seek.key, "failed", told(error))
         packed = place.pack_error(seek, won.stamps[: len(seek.tags)], won.token, error, cost)
     keep = packed is not None and not seek.watched
     yield from spared(place, Store(seek.key, won.held, *packed) if keep and packed else Release(seek.key, won.held))

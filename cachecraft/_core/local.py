@@ -6,16 +6,18 @@ A plain hit or a plain load does not come this way: the generated wrapper does t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, Protocol
 
 from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Join, Load, Spawn, Stopped, passable
-from cachecraft._core.entry import Verdict
+from cachecraft._core.entry import MISSING, Verdict
 from cachecraft._core.events import Hooks
 from cachecraft._core.flights import FAILED, FLYING, LANDED, Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Found, Run
 from cachecraft._core.tally import Tally
+from cachecraft._core.verification import Verifier, verify_behind
 
 __cachecraft_leader__: Final = "mine"  # see ``flights.LEADER``
 
@@ -26,6 +28,7 @@ class LocalPlace(Protocol):
     policy: Policy
     tally: Tally
     hooks: Hooks
+    verifier: Verifier
 
     @property
     def label(self) -> str: ...
@@ -42,6 +45,8 @@ class LocalPlace(Protocol):
     def postpone(self, lookup: Any) -> None: ...
     def share(self, flight: Flight) -> Any: ...
     def failed(self, error: Exception, doing: str) -> None: ...
+    def missed(self, lookup: Any, reason: str) -> None: ...
+    def chosen(self, lookup: Any, node: Any) -> bool: ...
 
 
 def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
@@ -49,13 +54,15 @@ def recall(place: LocalPlace, values: Any, run: Run) -> Flow[Any]:
     lookup = place.lookup(values)
     found = place.look(lookup)
     if found.verdict is Verdict.FRESH:
+        if place.policy.verify and place.chosen(lookup, found.node):
+            yield from verify_behind(place, run, partial(_still, place, lookup, found.node))
         return _taken(found)
     if found.verdict in (Verdict.EARLY, Verdict.STALE):
         yield from _refresh_behind(place, lookup, run)
         if found.verdict is Verdict.STALE:
             noting.served_stale(place, "stale")
         return _taken(found)
-    noting.missed(place, found.reason)
+    place.missed(lookup, found.reason)
     try:
         if found.verdict is Verdict.GRACE:
             return (yield from _with_grace(place, lookup, run, found))
@@ -145,6 +152,14 @@ def write(place: LocalPlace, lookup: Any, run: Run, made: Callable[[Any], Any]) 
 
 class _NoAnswer(BaseException):
     """A write failed: that is no answer for those who wanted to read."""
+
+
+def _still(place: LocalPlace, lookup: Any, node: Any) -> Flow[Any]:
+    """The node's value, while it is fresh and stands; whatever invalidates it takes it away."""
+    yield from ()
+    found = place.look(lookup)
+    served = found.verdict in (Verdict.FRESH, Verdict.EARLY) and found.node is node
+    return node.value if served else MISSING
 
 
 def _taken(found: Found) -> Any:

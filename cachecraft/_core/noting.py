@@ -16,9 +16,17 @@ from cachecraft._core.events import (
     WaitEnded,
     tell,
 )
+from cachecraft._core.explanation import Means
 from cachecraft._core.tally import Tally
 
 _numbers: Final = count(1)
+_BY: Final[dict[Means, Literal["key", "tags", "pattern", "function", "everything"]]] = {
+    "key": "key",
+    "tag": "tags",
+    "pattern": "pattern",
+    "function": "function",
+    "clear": "everything",
+}
 
 
 class Noted(Protocol):
@@ -94,3 +102,9 @@ def dropped(place: Noted, by: Literal["call", "function"], number: int) -> None:
     place.tally.invalidated += number
     if place.hooks:
         tell(place.hooks, Invalidated(by, place.label, number))
+
+
+def invalidated(hooks: Hooks, by: Means, number: int) -> None:
+    """Something was invalidated by hand, whichever functions it belongs to."""
+    if hooks:
+        tell(hooks, Invalidated(_BY[by], count=number))

@@ -149,6 +149,7 @@ class Policy:
     isolate: bool | None = None
     version: str | None = None
     near: bool = True
+    verify: float = 0.0
 
     @classmethod
     def of(cls, options: dict[str, Any]) -> Policy:
@@ -249,6 +250,14 @@ def _beta(value: object, option: str) -> float:
     return float(value)
 
 
+def _share(value: object, option: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise OptionTypeError(f"{option}={value!r} must be a number; 0.001 recomputes one hit in a thousand, 0 none")
+    if not 0 <= value <= 1:
+        raise OptionError(f"{option}={value!r} must be a share from 0 to 1; 0.001 recomputes one hit in a thousand")
+    return float(value)
+
+
 def _optional_seconds(value: object, option: str) -> float | None:
     return None if value is None else seconds(value, option)
 
@@ -316,4 +325,5 @@ _CHECKS: Final[dict[str, Callable[[Any, str], Any]]] = {
     "isolate": _tristate,
     "version": _version,
     "near": _yes_or_no,
+    "verify": _share,
 }

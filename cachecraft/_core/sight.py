@@ -16,9 +16,11 @@ from cachecraft._core.entry import PLACEHOLDER, Verdict, handle
 from cachecraft._core.errors import BackendError, BackendRefused
 from cachecraft._core.events import Hooks
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
+from cachecraft._core.notes import Notes
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease
 from cachecraft._core.tally import Tally
+from cachecraft._core.verification import Verifier
 
 ASIDE: Final = "~s"
 """What comes before the schema in the name of an entry that is kept aside; ``~`` is escaped in keys."""
@@ -53,6 +55,8 @@ class Seek:
     """The key of another release's entry, where this is kept aside of it; it is the first of the tags."""
     fill: Fill | None = None
     """The near cache's, where what is found is to be kept there too."""
+    verify: bool = False
+    """What is found is to be verified."""
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -95,6 +99,9 @@ class RemotePlace(Protocol):
     policy: Policy
     tally: Tally
     hooks: Hooks
+    notes: Notes
+    """What became of its last results, to be told."""
+    verifier: Verifier
     aged: bool
     """Whether an entry's age matters, rather than only whether it is there."""
     schema: bytes
@@ -129,6 +136,7 @@ class RemotePlace(Protocol):
     def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Lease: ...
     def copier(self, value: Any) -> Callable[[Any], Any] | None: ...
     def failed(self, error: BaseException) -> None: ...
+    def missed(self, seek: Seek, reason: str) -> None: ...
     def refuse(self, error: Exception) -> None: ...
     def bell(self, token: bytes) -> Any: ...
     def unhang(self, bell: Any) -> None: ...
@@ -153,7 +161,8 @@ class Won:
 def fetch(place: RemotePlace, seek: Seek, more: tuple[str, ...] = ()) -> Fetch:
     if seek.fill is not None:
         seek.fill.asked()
-    return Fetch(seek.key, seek.tags + seek.watched + more, place.aged, place.aside(seek.key))
+    aged = place.aged or seek.fill is not None
+    return Fetch(seek.key, seek.tags + seek.watched + more, aged, place.aside(seek.key))
 
 
 def look(place: RemotePlace, seek: Seek) -> Flow[Sight]:

@@ -53,6 +53,10 @@ class Tally:
     """Entries removed by invalidation, where known."""
     backend_errors: int = 0
     """Failures of the backend that the caller was spared."""
+    verified: int = 0
+    """Hits that were compared with what the loader returns now (``verify=``)."""
+    differed: int = 0
+    """Of these, those that were not equal, though nothing had been invalidated."""
     reasons: Counter[str] = field(default_factory=Counter)
     """Misses by reason: absent, expired, invalidated, corrupt, encryption, schema, unreachable, ...
 
@@ -96,6 +100,11 @@ class Tally:
         if unsaid > 0:
             reasons["absent"] = reasons.get("absent", 0) + unsaid
         return reasons
+
+    @property
+    def saved_seconds(self) -> float:
+        """What the loader would have taken for the hits, at the mean of its loads."""
+        return self.hits * self.load_time / self.loads if self.loads else 0.0
 
     def add(self, other: Tally, times: int = 1) -> None:
         """Add what the other has; with ``times=-1``, take it away."""

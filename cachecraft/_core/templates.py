@@ -80,6 +80,11 @@ class Template:
     def constant(self) -> bool:
         return not self._fields
 
+    def may_render(self, text: str) -> bool:
+        """Whether there may be arguments for which it renders so, as far as what stands between its fields tells."""
+        parts = [self._head, *(tail for _, tail in self._fields)]
+        return re.fullmatch(".*".join(map(re.escape, parts)), text, re.DOTALL) is not None
+
     def render(self, arguments: _Arguments) -> str:
         """The text for these arguments.
 

@@ -82,14 +82,19 @@ def write(place: RemotePlace, values: Any, run: Run, made: Callable[[Any], Any])
     except GeneratorExit:
         raise
     except BaseException:
-        yield from spared(place, Delete((seek.key,)))  # what the write raised is what its caller hears
+        yield from _drop(place, seek)  # what the write raised is what its caller hears
         raise
     finally:
         if lease is not None:
             lease.end()
     if not stored:
-        yield from spared(place, Delete((seek.key,)))
+        yield from _drop(place, seek)
     return result
+
+
+def _drop(place: RemotePlace, seek: Seek) -> Flow[None]:
+    place.notes.add(seek.key, "dropped")
+    yield from spared(place, Delete((seek.key,)))
 
 
 def _keep_written(place: RemotePlace, won: Won, result: Any, made: Callable[[Any], Any]) -> Flow[bool]:

@@ -12,10 +12,27 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgpack
+from redis.exceptions import NoPermissionError
 
-from cachecraft._core.effects import Acquire, Claim, Delete, Fetch, Reading, Release, Remote, Renew, Stamp, Store
+from cachecraft._core.effects import (
+    Acquire,
+    Claim,
+    Delete,
+    Fetch,
+    Follow,
+    Followed,
+    Footprint,
+    Reading,
+    Release,
+    Remote,
+    Renew,
+    Stamp,
+    Store,
+)
 from cachecraft._core.entry import HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
 from cachecraft._core.refresh import claim_key
+from cachecraft._core.trail import SPAN
+from cachecraft.backends.footprints import TRAIL
 
 Command = tuple[Any, ...]
 Replies = Sequence[Any]
@@ -148,7 +165,28 @@ def _delete(effect: Delete) -> list[Command]:
     homes: dict[str, list[str]] = {}
     for key in effect.keys:
         homes.setdefault(prefix_in(key), []).append(key)
-    return [("UNLINK", *effect.keys), *map(tell_gone, homes.values())]
+    return [("UNLINK", *effect.keys), *map(tell_gone, homes.values()), *leave(effect.trail)]
+
+
+def leave(trail: Sequence[Footprint]) -> list[Command]:
+    """Leave a trail, for those who ask why something is gone."""
+    return [("SET", place, told, "PX", milliseconds(SPAN)) for place, told in trail]
+
+
+def is_beside(command: Command, refusal: Exception) -> bool:
+    """Whether what was to be done is done although this was refused: only, somebody is not told."""
+    if command[0] == "PUBLISH":
+        return isinstance(refusal, NoPermissionError)
+    return command[0] == "SET" and TRAIL in command[1]
+
+
+def _follow(effect: Follow) -> list[Command]:
+    return [("MGET", *effect.places), *(("PTTL", place) for place in effect.places)]
+
+
+def _followed(effect: Follow, replies: Replies) -> tuple[Followed, ...]:
+    there, *left = replies
+    return tuple((told, time / 1000) for told, time in zip(there, left, strict=True) if told is not None and time >= 0)
 
 
 # -- what is told to other processes ---------------------------------------------------------------------------
@@ -215,6 +253,7 @@ PLANS: Final[dict[type[Remote[Any]], Plan]] = {
     Claim: Plan(lambda e: [("SET", e.key, e.token, "NX", "PX", milliseconds(e.lease))], _truth),
     Stamp: Plan(_stamp, lambda e, replies: _stamps(replies[-1])),
     Delete: Plan(_delete, _first),
+    Follow: Plan(_follow, _followed),
 }
 
 SCAN_COUNT: Final = 1000

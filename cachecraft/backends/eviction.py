@@ -109,6 +109,11 @@ class Bound:
     def __len__(self) -> int:
         return self.count
 
+    def let_go_of(self, key: object) -> bool:
+        """Whether a node of this key went lately, to make room; as far as a hash tells, whoever's node that was."""
+        ghost = hash(key)
+        return self._ghosts[ghost % self._places] in (ghost, ~ghost)
+
     def admit(self, node: Node) -> None:
         """Take a node in, and first make room for it: the bounds hold at every moment."""
         small = self._small

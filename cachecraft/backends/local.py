@@ -18,11 +18,17 @@ from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING, Verdict, judge
 from cachecraft._core.errors import told
 from cachecraft._core.events import Hooks
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
+from cachecraft._core.notes import Notes
 from cachecraft._core.policy import Lifetime, Policy
 from cachecraft._core.ports import Found, Run
+from cachecraft._core.samples import Samples
+from cachecraft._core.sites import Cause, cause
 from cachecraft._core.tally import Tally
+from cachecraft._core.verification import Verifier
 from cachecraft.backends.eviction import DEAD, NO_KEY, Node
+from cachecraft.backends.explain_local import all_of, explained
 from cachecraft.backends.isolation import SHARED, copier, replica, weigh, weigh_key
 from cachecraft.backends.nodes import Copied, Named, Raised, hold
 from cachecraft.backends.quick import plain_land, plain_lead
@@ -61,6 +67,7 @@ class Local:
         self.hooks = hooks
         self.policy = policy
         self.tally = tally
+        self.prefix = table.prefix
         self._tag = table.prefix.__add__
         self.lifetime: Lifetime | None = None if callable(policy.ttl) else policy.lifetime(None)
         self._tags: tuple[str, ...] = ()
@@ -72,6 +79,9 @@ class Local:
         self._named = bool(
             policy.keep or policy.refresh_ahead or policy.beta or subject.named or subject.tags or subject.tag_maker
         )
+        self.notes = Notes(self.clock)
+        self.samples = Samples(subject.parameters, subject.keyed)
+        self.verifier = Verifier(subject.label, subject.keyed, self.memory.seats, self.clock, tally)
 
     @property
     def label(self) -> str:
@@ -80,7 +90,7 @@ class Local:
     @property
     def quick(self) -> bool:
         """Whether the wrapper may load by itself: nothing about a miss needs a second thought, or is to be told."""
-        return self._leads and not (self._named or self.policy.timeout or self.hooks)
+        return self._leads and not (self._named or self.policy.timeout or self.policy.verify or self.hooks)
 
     # -- the end of a load, for the wrapper and for the flow -------------------------------------------------
 
@@ -108,15 +118,35 @@ class Local:
 
     def _moved(self, **names: Any) -> None:
         table, memory, done = self.table, self.memory, False
+        clock = self._now_or_late if self.policy.verify else self.clock
         if self.hooks:
             names["steps"] = _ASK_THE_FLOW
         while not done:
             nodes, wary = table.shelf.nodes, memory.wary
             if self._bind is not None:
-                now = _late if wary and table.tagged else memory.clock
+                now = _late if wary and table.tagged else clock
                 self._bind(table=nodes, owners=table.owners, now=now, **names)
             # A signal handler may have moved it all meanwhile.
             done = nodes is table.shelf.nodes and wary is memory.wary
+
+    @property
+    def _wary(self) -> bool:
+        return self.memory.wary and self.table.tagged
+
+    def _now_or_late(self) -> float:
+        """The time for the wrapper; late, so that it asks the flow, for the share of hits to be verified."""
+        return inf if self.memory.random() < self.policy.verify else self.clock()
+
+    def chosen(self, lookup: Lookup, node: Node) -> bool:
+        """Whether a hit is to be verified."""
+        if isinstance(node, Raised):
+            return False
+        return (self._bind is not None and self.passed_over(lookup, node)) or self.memory.random() < self.policy.verify
+
+    def passed_over(self, lookup: Lookup, node: Node) -> bool:
+        """Whether the wrapper could have served it: then it did not for the very reason that it is to be verified."""
+        found = lookup.key is not NO_KEY and lookup.shelf.nodes.get(lookup.key) is node and node.kind is lookup.kind
+        return found and not self._wary and node.expires > self.clock()
 
     def _wrapper_failed(self, flight: Flight, error: BaseException) -> None:
         if flight.state == FLYING:
@@ -133,9 +163,13 @@ class Local:
             node = self._node(flight, answer, now)
         except Exception as error:
             self.failed(error, "storing the result of")
+            self.notes.add(flight.key, "refused", told(error))
         finally:
-            if not self.table.end(flight, state, answer, node) and node is not None:
+            if self.table.end(flight, state, answer, node):
+                self.notes.forget(flight.key)
+            elif node is not None:
                 noting.lost(self)
+                self.notes.add(flight.key, "lost")
 
     def _own(self, flight: Flight, value: Any) -> Any:
         """A value for the cache alone, of which every caller gets a copy; the value itself if all may share it."""
@@ -163,6 +197,7 @@ class Local:
         remembered = None if self.table.subject.tag_maker is not None else self.policy.remembered(error)
         if remembered is not None:
             node = self._raised(flight, error, now + remembered[1], now)
+        self.notes.add(flight.key, "failed", told(error))
         self.table.end(flight, FAILED, error, node)
 
     def _raised(self, flight: Flight, error: Exception, expires: float, now: float) -> Node | None:
@@ -180,12 +215,13 @@ class Local:
         policy = self.policy
         if policy.when is not None and not policy.when(value):
             noting.declined(self)
+            self.notes.add(flight.key, "declined")
             return None
         lifetime = self.lifetime or policy.lifetime(value)
         expires = now + lifetime.low + lifetime.span * self.memory.random()
         size = weigh(value) + weigh_key(flight.call_key)
         if size > self.memory.bound.largest:
-            noting.refused(self, f"{size} bytes are more than there is room for")
+            noting.refused(self, self.too_large(flight, size))
             return None
         if flight.copier is not None:
             node = Copied()
@@ -197,6 +233,12 @@ class Local:
         plain.key, plain.kind = flight.call_key, flight.kind
         plain.value, plain.expires, plain.shelf, plain.size, plain.hits = value, expires, flight.shelf, size, 0
         return plain
+
+    def too_large(self, flight: Flight, size: int) -> str:
+        """Note down that there is no room for a result; answers that in words."""
+        detail = f"{size:,} bytes are more than max_bytes={self.memory.bound.max_bytes:,}"
+        self.notes.add(flight.key, "refused", detail)
+        return detail
 
     def _named_node(self, node: Named, flight: Flight, value: Any, expires: float, now: float, size: int) -> Named:
         policy, table, lookup = self.policy, self.table, flight.lookup
@@ -210,7 +252,7 @@ class Local:
             if table.subject.tag_maker is not None:
                 made = map(self._tag, table.subject.tags_of_result(lookup.values, value))
                 node.tags = tuple(dict.fromkeys((*node.tags, *made)))
-        node.epoch, node.cost = flight.epoch, now - flight.began
+        node.epoch, node.cost, node.born = flight.epoch, now - flight.began, now
         node.until = expires + policy.keep
         node.shelf, node.size, node.hits = flight.shelf, size + len(node.wire or ""), 0
         hold(node, value)
@@ -224,9 +266,14 @@ class Local:
         twin = Local(self.table, policy, self.tally, self.hooks)
         twin._tags = tuple(map(self._tag, tags))
         twin._named = True
+        twin.notes, twin.samples, twin.verifier = self.notes, self.samples, self.verifier
         return twin
 
     # -- the flow's path -------------------------------------------------------------------------------------
+
+    def missed(self, lookup: Lookup, reason: str) -> None:
+        noting.missed(self, reason)
+        self.samples.add(lookup.values)
 
     def lookup(self, values: Values) -> Lookup:
         self.memory.tidy()
@@ -275,6 +322,7 @@ class Local:
 
     def forget(self, lookup: Lookup) -> None:
         self.memory.invalidate(lookup)
+        self.notes.add(lookup.flight_key, "dropped")
 
     def give_up(self, flight: Flight) -> None:
         self.table.end(flight, ABANDONED, None)
@@ -325,20 +373,37 @@ class Local:
             kept = node is not None and self.table.put(node)
             if not kept:
                 self.memory.invalidate(lookup)  # declined, but what was kept is not the result any more
+            else:
+                self.notes.forget(flight.key)
         return kept
 
     def write(self, values: Values, run: Run, made: Callable[[Any], Any]) -> Flow[Any]:
         return flow.write(self, self.lookup(values), run, made)
 
-    def drop(self, values: Values) -> Flow[int]:
+    def explain(self, values: Values) -> Flow[Explanation]:
         yield from ()
-        dropped = self.memory.invalidate(self.lookup(values))
+        return explained(self, values)
+
+    # Here, and not in the flow: it may run in a task of its own, and then nobody knows who asked for it.
+
+    def drop(self, values: Values) -> Flow[int]:
+        return self._drop(values, cause())
+
+    def drop_all(self) -> Flow[int]:
+        return self._drop_all(cause())
+
+    def _drop(self, values: Values, by: Cause) -> Flow[int]:
+        yield from ()
+        lookup = self.lookup(values)
+        dropped = self.memory.invalidate(lookup)
+        self.memory.trail.note("key", (lookup.identity,), by, count=dropped)
         noting.dropped(self, "call", dropped)
         return dropped
 
-    def drop_all(self) -> Flow[int]:
+    def _drop_all(self, by: Cause) -> Flow[int]:
         yield from ()
         dropped = self.memory.invalidate_tables([self.table])
+        self.memory.trail.note("function", (all_of(self.table),), by)
         noting.dropped(self, "function", dropped)
         return dropped
 

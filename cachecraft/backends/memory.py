@@ -24,6 +24,8 @@ from typing import Any, Final
 
 from cachecraft._core.flights import Flight
 from cachecraft._core.keys import matcher
+from cachecraft._core.trail import Trail
+from cachecraft._core.verification import Seats
 from cachecraft.backends.doomed import Doomed, Retired, Tagged
 from cachecraft.backends.eviction import DEAD, Bound, Node
 from cachecraft.backends.nodes import Grave, Named, Shelf, place
@@ -58,6 +60,8 @@ class Memory:
         self.doomed = Doomed()
         self.epoch = 0
         """Another begins when all of a function is invalidated: what others stored under its keys may be older."""
+        self.trail = Trail(clock)
+        self.seats = Seats()
         self.wary = False
         """Among the nodes that wrappers find there are some whose tag fell."""
         self.changing = False
@@ -75,6 +79,7 @@ class Memory:
             self.lock._at_fork_reinit()  # type: ignore[attr-defined]  # what threading itself does after a fork
         else:
             self.lock.release()
+        self.seats.after_fork()
         for table in list(self.tables):
             table.flights.clear()
         if torn:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from cachecraft._core import flows
 from cachecraft._core.calls import Values
 from cachecraft._core.effects import Flow, Join
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Run
 from cachecraft._core.sight import Seek
 from cachecraft.backends.eviction import Node
+from cachecraft.backends.explain_local import of_node
 from cachecraft.backends.isolation import SHARED, copier_of_decoded, weigh, weigh_key
 from cachecraft.backends.local import Local
 from cachecraft.backends.nodes import Copied, Named, hold
@@ -72,6 +74,7 @@ class NearPlace:
         self.tally = remote.tally
         self.table = local.table
         self._local = local
+        self._wrapped = False
         #: The stamps that all of its entries carry: they fall with the table.
         self._standing = frozenset((remote.prefix + ROOT, remote.own))
 
@@ -94,17 +97,41 @@ class NearPlace:
         keeper.memory.tidy()
         lookup = self.table.lookup(values, seek.key)
         if keeper.open:
-            node = self.table.find(lookup)
-            if isinstance(node, Named) and node.expires > keeper.clock() and self._carries(node, seek):
+            node = self._held(lookup, seek)
+            if node is not None and self.policy.verify and self._chosen(lookup, node):
+                seek.verify = True  # and so that what stands in Redis is
+                return seek, None
+            if node is not None:
                 return seek, node
         elif (greeting := keeper.greet()) is not None:
             yield from Join(greeting, GREETING)
         seek.fill = keeper.put_on(NearFill(self, lookup, seek))
         return seek, None
 
-    def _carries(self, node: Named, seek: Seek) -> bool:
-        """Whether it has all tags that ours have: else an invalidation meant for ours could not reach it."""
-        return self._standing.union(node.tags).issuperset(seek.tags)
+    def _chosen(self, lookup: Lookup, node: Node) -> bool:
+        passed_over = self._wrapped and self._local.passed_over(lookup, node)
+        return passed_over or self._local.memory.random() < self.policy.verify
+
+    def _held(self, lookup: Lookup, seek: Seek) -> Node | None:
+        node = self.table.find(lookup)
+        if not isinstance(node, Named) or node.expires <= self.keeper.clock():
+            return None
+        # Without a tag that ours have, an invalidation meant for ours could not reach it.
+        return node if self._standing.union(node.tags).issuperset(seek.tags) else None
+
+    def explain(self, values: Values) -> Flow[Explanation]:
+        """What stands in Redis tells more of itself than what is held here."""
+        explanation = yield from self.remote.explain(values)
+        seek = self.remote.seek(values)
+        lookup = self.table.lookup(values, seek.key)
+        node = self._held(lookup, seek) if self.keeper.open else None
+        if node is None:
+            return explanation
+        about = {name: value for name, value in of_node(self._local, node).items() if name not in ("age", "tags")}
+        known = {"age": explanation.age, "tags": explanation.tags} if explanation.held == "redis" else {}
+        return Explanation(
+            function=explanation.function, key=explanation.key, verdict="fresh", **{**about, **known, "held": "near"}
+        )
 
     def _filled(self, seek: Seek, flow: Flow[Any]) -> Flow[Any]:
         try:
@@ -131,7 +158,7 @@ class NearPlace:
         lookup, policy = fill.lookup, self.policy
         node.key, node.kind, node.wire, node.shelf = lookup.key, lookup.kind, fill.wire, lookup.shelf
         node.tags = tuple(tag for tag in tags if tag not in self._standing and tag != fill.wire)
-        node.cost, node.size, node.hits = cost, size, 0
+        node.cost, node.size, node.hits, node.born = cost, size, 0, None
         # Where it may be due to be loaded anew, Redis is to be asked.
         until -= max(policy.refresh_ahead, _XFETCH_REACH * policy.beta * cost)
         node.expires = node.fresh_until = node.until = until
@@ -141,6 +168,7 @@ class NearPlace:
     # -- what is only passed on ------------------------------------------------------------------------------
 
     def connect(self, bind: Callable[..., None]) -> None:
+        self._wrapped = True
         bind(fence=self.keeper.fence)
         self._local.connect(bind)
 

@@ -71,6 +71,7 @@ class NearKeeper:
 
     def __init__(self, remote: RemoteKeeper, memory: Memory, listener: Listener, staleness: float) -> None:
         self.remote = remote
+        self.trail = remote.trail
         self.memory = memory
         self.clock = memory.clock
         self.fence = Fence()

@@ -20,7 +20,7 @@ _held, hold = _slot.__get__, _slot.__set__
 class Named(Node):
     """A node that can be found by its wire key, has tags, or outlives its ttl."""
 
-    __slots__ = ("cost", "epoch", "fresh_until", "tagged", "tags", "until", "wire")
+    __slots__ = ("born", "cost", "epoch", "fresh_until", "tagged", "tags", "until", "wire")
 
     wire: str | None
     tags: tuple[str, ...]
@@ -34,6 +34,8 @@ class Named(Node):
     until: float
     """Clock seconds at which even ``stale`` and ``grace`` end."""
     cost: float
+    born: float | None
+    """Clock seconds at which it was stored; unknown of one that was a plain node, and of one that is held near."""
 
     @property
     def fallen(self) -> bool:  # type: ignore[override]  # a plain node's is always the same

@@ -83,9 +83,18 @@ def _put(local: Local, flight: Flight, node: Node, expires: float) -> None:
     """Store what is not to be stored at a glance, if it is at all."""
     if node.size > local.memory.bound.largest:
         local.tally.refused += 1
+        local.too_large(flight, node.size)
+        return
+    node.expires = expires
+    if local.table.put(node, flight):
+        local.notes.forget(flight.key)
     else:
-        node.expires = expires
-        local.tally.store_lost += not local.table.put(node, flight)
+        _lost(local, flight)
+
+
+def _lost(local: Local, flight: Flight) -> None:
+    local.tally.store_lost += 1
+    local.notes.add(flight.key, "lost")
 
 
 def plain_land(local: Local) -> Land:  # noqa: PLR0915 - see ``land``
@@ -97,6 +106,7 @@ def plain_land(local: Local) -> Land:  # noqa: PLR0915 - see ``land``
     lifetime = local.lifetime
     low, span = (lifetime.low, lifetime.span) if lifetime is not None else (0.0, 0.0)
     light = _LIGHT if lifetime is not None and local.policy.when is None else frozenset[type]()
+    noted, forget = local.notes.by_hash, local.notes.forget
     acquire, release, held = lock.acquire, lock.release, lock._is_owned  # type: ignore[attr-defined]  # see below
 
     def land(flight: Flight, value: Any) -> Any:  # noqa: PLR0912, PLR0915 - each call it were split into costs every miss
@@ -128,6 +138,8 @@ def plain_land(local: Local) -> Land:  # noqa: PLR0915 - see ``land``
             if flight.void or size > largest or table.wired or key in shelf.nodes or memory.changing:
                 _put(local, flight, node, expires)
             else:
+                if noted:
+                    forget(flight.key)
                 # Table.put, written out; only what is invalidated in the middle of it can make this flight void.
                 memory.changing = True
                 try:
@@ -135,7 +147,7 @@ def plain_land(local: Local) -> Land:  # noqa: PLR0915 - see ``land``
                     shelf.nodes[key] = node
                     if flight.void:
                         late.append(node)
-                        tally.store_lost += 1
+                        _lost(local, flight)
                     else:
                         node.expires = expires
                 finally:

@@ -12,7 +12,7 @@ from redis.exceptions import ResponseError
 
 from cachecraft._core.effects import Remote, Sweep
 from cachecraft._core.refresh import claim_key
-from cachecraft.backends.commands import PLANS, RELEASE, scan, tell_swept, unlink_each
+from cachecraft.backends.commands import PLANS, RELEASE, leave, scan, tell_swept, unlink_each
 from cachecraft.backends.pipes import AsyncTransport
 from cachecraft.backends.transports import Dialling, Talk, Transport
 
@@ -146,7 +146,7 @@ def _sweep(effect: Sweep) -> Talk:
             effect.progress(removed)
         cursor = int(cursor)
         if not cursor:
-            yield [tell_swept(effect.prefix, effect.pattern)]
+            yield [tell_swept(effect.prefix, effect.pattern), *leave(effect.trail)]
             return removed
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core import flows, noting, writing
 from cachecraft._core.calls import Subject, Values
-from cachecraft._core.effects import Delete, Flow, Reading
+from cachecraft._core.effects import Flow, Reading
 from cachecraft._core.entry import (
     ENTRY,
     FAILURE,
@@ -29,11 +29,17 @@ from cachecraft._core.entry import (
 )
 from cachecraft._core.errors import CorruptError, UnkeyableError, UnserializableError, told
 from cachecraft._core.events import Hooks
+from cachecraft._core.explanation import Explanation
 from cachecraft._core.flights import Flight
+from cachecraft._core.notes import Notes
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Lease, Run
+from cachecraft._core.samples import Samples
 from cachecraft._core.sight import ASIDE, Seek, Sight
+from cachecraft._core.sites import Cause, cause
 from cachecraft._core.tally import Tally
+from cachecraft._core.verification import Verifier
+from cachecraft.backends.explain_remote import explained
 from cachecraft.backends.hearing import Bell
 from cachecraft.backends.isolation import Copier, copier
 from cachecraft.backends.redis import ROOT
@@ -97,6 +103,10 @@ class Remote:
         self.extra: dict[str, tuple[str, ...]] = {}
         self.watches: dict[bytes, Flight] = keeper.watches
         self.refreshing: dict[bytes, Flight] = keeper.refreshing
+        clock: Callable[[], float] = keeper.settings.clock
+        self.notes = Notes(clock)
+        self.samples = Samples(subject.parameters, subject.keyed)
+        self.verifier = Verifier(subject.label, subject.keyed, keeper.seats, clock, tally)
 
     # -- what the flow asks ----------------------------------------------------------------------------------
 
@@ -119,7 +129,8 @@ class Remote:
     def judge(self, seek: Seek, tags: tuple[str, ...], reading: Reading) -> Sight:
         slot = reading.slot
         if slot is None:
-            return Sight(seek, reading, reason="schema" if seek.beside else "absent")
+            outlived = self.notes.outlived(seek.key)
+            return Sight(seek, reading, reason="schema" if seek.beside else "expired" if outlived else "absent")
         try:
             if slot[:1] == PLACEHOLDER:
                 return self._judge_placeholder(seek, tags, reading, slot)
@@ -222,6 +233,7 @@ class Remote:
         try:
             if policy.when is not None and not policy.when(value):
                 noting.declined(self)
+                self.notes.add(seek.key, "declined")
                 return None
             payload = self.serializer.dumps(value)
             ttl = policy.lifetime(value).draw(self.random())
@@ -229,6 +241,7 @@ class Remote:
             return self.sealing.sealed(seek.key, tags, stamps, token, payload, 0, cost, keep), ttl + keep
         except Exception as error:  # whatever a user's own code raises here, the caller has its result
             self.refuse(error)
+            self.notes.add(seek.key, "refused", told(error))
             return None
 
     def pack_error(
@@ -256,6 +269,7 @@ class Remote:
             return tuple(tag_key(self.prefix, tag) for tag in self.subject.tags_of_result(seek.values, value))
         except Exception as error:
             self.refuse(error)
+            self.notes.add(seek.key, "refused", told(error))
             return None
 
     def refuse(self, error: Exception) -> None:
@@ -267,6 +281,10 @@ class Remote:
     def failed(self, error: BaseException) -> None:
         self.tally.backend_errors += 1
         self.keeper.complain(error)
+
+    def missed(self, seek: Seek, reason: str) -> None:
+        noting.missed(self, reason)
+        self.samples.add(seek.values)
 
     def may_refresh(self, key: str) -> bool:
         return self.keeper.resting.get(key, 0.0) <= self.clock()
@@ -303,18 +321,30 @@ class Remote:
     def put(self, values: Values, value: Any) -> Flow[bool]:
         return writing.put(self, values, value)
 
+    def explain(self, values: Values) -> Flow[Explanation]:
+        return explained(self, values)
+
+    # Here, and not in the flow: it may run in a task of its own, and then nobody knows who asked for it.
+
     def drop(self, values: Values) -> Flow[int]:
-        dropped = yield from Delete((self.seek(values).key,))
+        return self._drop(values, cause())
+
+    def drop_all(self) -> Flow[int]:
+        return self._drop_all(cause())
+
+    def _drop(self, values: Values, by: Cause) -> Flow[int]:
+        dropped = yield from self.keeper.fell(self.prefix, "key", (self.seek(values).key,), by)
         noting.dropped(self, "call", dropped)
         return dropped
 
-    def drop_all(self) -> Flow[int]:
-        yield from Delete((self.own,))
+    def _drop_all(self, by: Cause) -> Flow[int]:
+        yield from self.keeper.fell(self.prefix, "function", (self.own,), by)
         noting.dropped(self, "function", 0)
         return 0
 
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> Remote:
         twin = Remote(self.keeper, self.subject, policy, self.tally, self.prefix, self.serializer, self.schema)
+        twin.notes, twin.samples, twin.verifier = self.notes, self.samples, self.verifier
         twin.standing = (*self.standing, *(tag_key(self.prefix, tag) for tag in tags))
         return twin
 

@@ -13,16 +13,23 @@ from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final
 
+from cachecraft._core import noting
 from cachecraft._core.calls import Subject, prefix_of
 from cachecraft._core.effects import Delete, Flow, Sweep
 from cachecraft._core.errors import OptionError, told
-from cachecraft._core.events import Hooks, Invalidated, tell
+from cachecraft._core.events import Hooks
+from cachecraft._core.explanation import Means
 from cachecraft._core.flights import Flight
 from cachecraft._core.heat import Heat
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Backend
+from cachecraft._core.sites import Cause, cause
 from cachecraft._core.tally import Tally
+from cachecraft._core.trail import Trail
+from cachecraft._core.verification import Seats
 from cachecraft.backends.claims import Claims
+from cachecraft.backends.commands import prefix_in
+from cachecraft.backends.footprints import Footprints
 from cachecraft.backends.heart import Heart
 from cachecraft.backends.listener import Listener
 from cachecraft.backends.publisher import Publisher
@@ -57,6 +64,9 @@ class RemoteKeeper:
         self.watches: dict[bytes, Flight] = {}
         self.refreshing: dict[bytes, Flight] = {}
         self.resting: dict[str, float] = {}
+        self.trail = Trail(settings.clock)
+        self.seats = Seats()
+        self.footprints = Footprints(settings.clock)
         self.refused: set[str] = set()
         """Functions of which it has been said that a result cannot be stored."""
         self._claims = Claims()
@@ -94,25 +104,58 @@ class RemoteKeeper:
             )
         self._claims.claim(f"{prefix}{subject.stem}{subject.version or ''}", fn)
 
+    # Who asks for it is looked up here, and not in the flow: that may run in a task of its own.
+
     def delete(self, wire: str) -> Flow[int]:
-        return self._told("key", (yield from Delete((wire,))))
+        return self._told("key", self.fell(prefix_in(wire), "key", (wire,), cause()))
 
     def sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None = None) -> Flow[int]:
-        return self._told("pattern", (yield from Sweep(prefix, pattern, progress)))
+        return self._told("pattern", self._sweep(prefix, pattern, progress, cause()))
+
+    def _sweep(self, prefix: str, pattern: str, progress: Callable[[int], object] | None, cause: Cause) -> Flow[int]:
+        text = prefix + pattern
+        gone = yield from Sweep(
+            prefix, pattern, progress, self.footprints.of(prefix, "pattern", (), cause, pattern=text)
+        )
+        self.trail.note("pattern", (), cause, pattern=text)
+        return gone
 
     def untag(self, prefix: str, tags: Sequence[str]) -> Flow[int]:
         # The watched stamp falls first: who reads it standing knows that no tag had fallen.
-        fallen = Delete((prefix + ANY, *(tag_key(prefix, tag) for tag in tags)))
-        yield from fallen
-        return self._told("tags", 0)
+        names = [tag_key(prefix, tag) for tag in tags]
+        return self._told("tag", self.fell(prefix, "tag", names, cause(), (prefix + ANY,)))
 
     def clear(self, prefixes: Iterable[str]) -> Flow[None]:
-        yield from Delete(tuple(prefix + ROOT for prefix in prefixes))
-        self._told("everything", 0)
+        return self._clear(list(prefixes), cause())
 
-    def _told(self, by: Any, count: int) -> int:
-        if self.hooks:
-            tell(self.hooks, Invalidated(by, count=count))
+    def _clear(self, prefixes: Sequence[str], cause: Cause) -> Flow[None]:
+        roots = [prefix + ROOT for prefix in prefixes]
+        trail = [
+            each
+            for prefix, root in zip(prefixes, roots, strict=True)
+            for each in self.footprints.of(prefix, "clear", (root,), cause)
+        ]
+        yield from Delete(tuple(roots), tuple(trail))
+        self.trail.note("clear", roots, cause)
+        noting.invalidated(self.hooks, "clear", 0)
+
+    def fell(
+        self, prefix: str, by: Means, names: Sequence[str], cause: Cause, first: tuple[str, ...] = ()
+    ) -> Flow[int]:
+        """Remove what stands under these names (keys or stamps), after what is to go first; leave a trail.
+
+        Answers how many entries went; of stamps nobody knows that.
+        """
+        gone = yield from Delete((*first, *names), self.footprints.of(prefix, by, names, cause))
+        if by != "key":
+            self.trail.note(by, names, cause)
+            return 0
+        self.trail.note(by, names, cause, count=gone)
+        return gone
+
+    def _told(self, by: Means, drop: Flow[int]) -> Flow[int]:
+        count = yield from drop
+        noting.invalidated(self.hooks, by, count)
         return count
 
     def heed(self) -> None:
@@ -129,6 +172,8 @@ class RemoteKeeper:
         # Emptied, not replaced: each function holds them too. Nobody here flies what the parent's threads do.
         for each in (self.flights, self.leading, self.watches, self.refreshing, self.resting):
             each.clear()
+        self.seats.after_fork()
+        self.footprints.after_fork()
         self.heart.after_fork()
         if self.listener is not None:
             self.listener.after_fork()

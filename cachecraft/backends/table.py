@@ -9,6 +9,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from math import isnan
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -66,6 +67,11 @@ class Lookup:
         self.tags: tuple[str, ...] = ()
 
     @property
+    def identity(self) -> object:
+        """What tells this call from those of all functions, as far as it is known without more ado."""
+        return self.wire if self.wire is not None else (self.table.serial, self.flight_key)
+
+    @property
     def flight_key(self) -> Any:
         """One for every call that means the same, whichever way it came."""
         if self.table.subject.named or self.key is NO_KEY:
@@ -80,6 +86,7 @@ class Table:
         self.memory = memory
         self.subject = subject
         self.prefix = prefix
+        self.serial = next(_serials)
         #: Functions whose keys the user wrote share their entries and their loads; not with those of other versions.
         self.shared = shared and subject.explicit and subject.version is None
         self.shelf = Shelf(self, memory.names if self.shared else {})
@@ -339,6 +346,7 @@ class Table:
                 setattr(twin, slot, getattr(node, slot))
             twin.wire, twin.tags, twin.tagged, twin.epoch, twin.cost = None, (), (), 0, 0.0
             twin.until = twin.fresh_until = node.expires
+            twin.born = None
             # The counter moves over with the node; what a reader adds to the old one meanwhile is not worth a lock.
             node.hits = 0
             node = twin
@@ -371,6 +379,13 @@ class Table:
             nodes = {id(each): each for each in places}.values()
             kept = sum(sum(map(_hits, list(each.values()))) for each in nodes)
             return self.retired + sum(shelf.retired for shelf in shelves) + kept
+
+    def call_keys(self, most: int = 256) -> list[tuple[Any, ...]]:
+        """What some of the nodes were asked for by: the values in the order of the parameters that tell the key."""
+        with self.memory.lock:
+            nodes = [node for shelf in self.all_shelves[:most] for node in islice(shelf.nodes.values(), most)][:most]
+        known = [node for node in nodes if node.key is not NO_KEY]
+        return [(node.key,) if node.kind is not None else node.key[: len(node.key) // 2] for node in known]
 
     @property
     def count(self) -> int:

@@ -22,7 +22,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from cachecraft._core.errors import OptionError
-from cachecraft.backends.commands import SCRIPTS, Command
+from cachecraft.backends.commands import SCRIPTS, Command, is_beside
 from cachecraft.backends.failures import Exhausted, failure
 from cachecraft.backends.lines import Line
 
@@ -83,8 +83,8 @@ def answered(commands: Sequence[Command], replies: list[Any]) -> list[int]:
     for at, reply in enumerate(replies):
         if isinstance(reply, redis.exceptions.NoScriptError):
             again.append(at)
-        elif isinstance(reply, redis.exceptions.NoPermissionError) and commands[at][0] == "PUBLISH":
-            _untold(reply)
+        elif isinstance(reply, redis.exceptions.ResponseError) and is_beside(commands[at], reply):
+            _untold(commands[at], reply)
         elif isinstance(reply, Exception):
             raise reply
         elif again and commands[at][0] in _AFTER:
@@ -92,9 +92,9 @@ def answered(commands: Sequence[Command], replies: list[Any]) -> list[int]:
     return again
 
 
-def _untold(refusal: Exception) -> None:
-    """What was to be done is done; only nobody elsewhere was told. Said once."""
-    if not _said:
+def _untold(command: Command, refusal: Exception) -> None:
+    """What was to be done is done; only nobody elsewhere was told. Said once, where that matters."""
+    if command[0] == "PUBLISH" and not _said:
         _said.append(refusal)
         log.warning(
             "Redis lets this user tell nobody what it invalidates, so near caches elsewhere keep it: %s", refusal

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import time
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from cachecraft._core.calls import Subject
-from cachecraft._core.effects import Renew
+from cachecraft._core.effects import Footprint, Renew
 from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.tally import Tally
+from cachecraft.backends.footprints import Footprints
 from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote import Remote
 from cachecraft.backends.remote_keeper import RemoteKeeper
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PREFIX: Final = "n:"
-_SETTINGS: Final = SimpleNamespace(compress_above=None, compression="zlib", max_value_bytes=2**20, encryption_keys=None)
+_SETTINGS: Final = SimpleNamespace(
+    compress_above=None, compression="zlib", max_value_bytes=2**20, encryption_keys=None, clock=time.monotonic
+)
 _DIALLING: Final = Dialling("redis://model", 1.0, 1.0, 32)
 _SERIALIZER: Final = MsgpackSerializer()
 
@@ -105,6 +109,13 @@ class Beat:
         return Renew(self.key, self.held, self.lease)
 
 
+class _NoFootprints(Footprints):
+    """What is told of invalidations decides nothing: here it would only be more steps."""
+
+    def of(self, *args: Any, **kwargs: Any) -> tuple[Footprint, ...]:
+        return ()
+
+
 class Process:
     """What the callers of one process share."""
 
@@ -115,6 +126,7 @@ class Process:
         self.backend = RedisBackend(_DIALLING, trust=trust)
         self.backend.serve(PREFIX)
         self.keeper = RemoteKeeper(_SETTINGS, self.backend, _SERIALIZER)
+        self.keeper.footprints = _NoFootprints(time.monotonic)
         self.keeper.heart = self  # type: ignore[assignment]  # a heart that the world makes beat
         self.beats: set[Beat] = set()
         self.idle: list[Line] = []

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, Literal, TypeVar, assert_type
 
-from cachecraft import COLD, HOT, MISSING, Cache, Jitter, cached, configure, hooks, invalidates, updates
+from cachecraft import COLD, HOT, MISSING, Cache, Explanation, Jitter, cached, configure, hooks, invalidates, updates
 from cachecraft._core.entry import Missing
 from cachecraft.stats import Stats
 
@@ -67,6 +67,7 @@ def ttl_of_the_result(a: int) -> str | None: ...
     version=2,
     jitter=Jitter(0, 0.5),
     beta=1.0,
+    verify=0.001,
     lease=2,
     wait="3s",
     timeout=5,
@@ -123,6 +124,7 @@ def what_hangs_on_it() -> None:
     assert_type(get_user.get(1, name="eu"), User | Missing)
     assert_type(get_user.set(User(1), 1), bool)
     assert_type(get_user.refresh(1), User)
+    assert_type(get_user.explain(1), Explanation)
     assert_type(get_user.invalidate(user_id=1), int)
     assert_type(get_user.invalidate_all(), int)
     assert_type(get_user.cache_clear(), int)
@@ -146,6 +148,7 @@ def what_hangs_on_it() -> None:
     get_user.set(User(1))  # type: ignore[call-arg]  # user_id is missing
     get_user.refresh(1, nmae="eu")  # type: ignore[call-arg]  # there is no nmae
     get_user.invalidate("1")  # type: ignore[arg-type]  # the argument is an int
+    get_user.explain("1")  # type: ignore[arg-type]  # the argument is an int
     get_user.drop(1)  # type: ignore[attr-defined]  # there is no drop
 
 
@@ -154,6 +157,7 @@ async def what_hangs_on_an_async_one() -> None:
     assert_type(await fetch_user.get(1), User | Missing)
     assert_type(await fetch_user.set(User(1), 1), bool)
     assert_type(await fetch_user.refresh(1), User)
+    assert_type(await fetch_user.explain(1), Explanation)
     assert_type(await fetch_user.invalidate(1), int)
     assert_type(await fetch_user.invalidate_all(), int)
     assert_type(await fetch_user.cache_clear(), int)
