@@ -243,9 +243,12 @@ class NearKeeper:
         self.drops["pattern"] += self.memory.invalidate_pattern(prefix, pattern)
 
     def _forget_stamp(self, key: str, *, tracked: bool = False) -> None:
-        self._void(lambda fill: key in fill.tags and not (tracked and key in fill.creates))
-        for fill in self._fills.values():
-            if key not in fill.tags:
+        for fill in list(self._fills.values()):
+            if tracked and key in fill.creates:
+                fill.creates.discard(key)
+            elif key in fill.tags:
+                self._void(lambda each, fill=fill: each is fill)  # type: ignore[misc]  # bound now
+            else:
                 fill.heard.add(key)
         prefix = prefix_in(key)
         name = key[len(prefix) :]

@@ -22,6 +22,8 @@ from cachecraft.cli.options import Json, Namespace, ServerUrl
 from cachecraft.cli.target import TIMEOUT, Target
 from cachecraft.cli.terminal import open_lines, shown
 
+_AGAIN: Final = 0.2
+"""Seconds within which the same key is the same news."""
 _BEAT: Final = 0.5
 """Seconds between two signs of life."""
 
@@ -109,6 +111,8 @@ class _Watcher:
     def __init__(self, prefix: str, tell: Callable[[str, str], None]) -> None:
         self.prefixes = [prefix]
         self._tell = tell
+        self._last = ("", 0.0)
+        """The key told last, and when."""
 
     def gone(self, prefix: str, pattern: str | None, keys: list[str]) -> None:
         if pattern is not None:
@@ -116,8 +120,16 @@ class _Watcher:
         for key in keys:
             name = key.removeprefix(prefix)
             front, kind = next(((front, kind) for front, kind in _KINDS.items() if name.startswith(front)), ("", "key"))
-            if front or not name.startswith("~"):
+            if (front or not name.startswith("~")) and not self._same(name):
                 self._tell(kind, name.removeprefix(front))
+
+    def _same(self, name: str) -> bool:
+        """Whether it is what was just told: a value that is replaced is announced when its place is taken and again
+        when it is filled."""
+        now = self.clock()
+        last, at = self._last
+        self._last = (name, now)
+        return name == last and now - at < _AGAIN
 
     def flushed(self) -> None:
         self._tell("flush", "")
