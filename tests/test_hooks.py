@@ -297,3 +297,18 @@ def test_round_trips_and_the_breaker_are_told_of(
         assert len(failed) == 3
         assert cache.snapshot().redis_errors == {"fetch": 3}
         assert cache.snapshot().redis["fetch"].count == 5
+
+
+def test_the_load_of_a_verification_is_a_load_as_any_other(cache: Cache, ear: Ear, colour: Colour) -> None:
+    @cache.cached(ttl=10, verify=1.0)
+    @colour.loader
+    def load(x: int) -> int:
+        return x
+
+    colour(load(1))
+    ear.taken()
+    colour(load(1))
+    until(lambda: load.stats.verified == 1)
+    began, ended = ear.of(hooks.LoadStarted, hooks.LoadEnded)
+    assert (began.load, began.function) == (ended.load, named(load))
+    assert load.__cachecraft__.record.sum().load_durations.count == load.stats.loads == 2
