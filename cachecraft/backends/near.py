@@ -48,8 +48,8 @@ class NearFill:
         self.heard: set[str] = set()
         """Tags that fell meanwhile, which the entry may turn out to carry."""
         self.creates: set[str] = set()
-        """Stamps that this very load has made, or is about to: the first change of each that is tracked is that, even if
-        it has fallen in the same turn of the server's loop; whoever makes it fall announces that, too."""
+        """Stamps that this very load has made, or is about to: the first change of each that is tracked is that, even
+        if it has fallen in the same turn of the server's loop; whoever makes it fall announces that, too."""
         self._since = inf
 
     def asked(self) -> None:

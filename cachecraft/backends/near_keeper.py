@@ -57,6 +57,10 @@ FAR: Final = dict.fromkeys(
 """The counters where nothing is held near."""
 
 
+_MADE: Final = 10_000
+"""Stamps made here that are remembered until that is heard."""
+
+
 class Fence:
     """Until when entries may be served from here. Each hit looks at it."""
 
@@ -80,6 +84,8 @@ class NearKeeper:
         self._listener = listener
         self._fills: dict[str, NearFill] = {}
         """By wire key; guarded, as all that follows, by the memory's lock."""
+        self._made: set[str] = set()
+        """Stamps that were made here, which is yet to be heard."""
         self._listening = False
         self._greeting: Flight | None = None
         self._deaf_since: float | None = None
@@ -151,6 +157,10 @@ class NearKeeper:
         with self.memory.lock:
             if self._fills.get(fill.wire) is fill:
                 del self._fills[fill.wire]
+            # That it made them may be heard when it is over. Nothing that is held rests on an older stamp of that name.
+            if len(self._made) > _MADE:
+                self._made.clear()
+            self._made.update(fill.creates)
 
     def hold(self, fill: NearFill, node: Named, tags: tuple[str, ...]) -> None:
         with self.memory.lock:
@@ -243,6 +253,9 @@ class NearKeeper:
         self.drops["pattern"] += self.memory.invalidate_pattern(prefix, pattern)
 
     def _forget_stamp(self, key: str, *, tracked: bool = False) -> None:
+        if tracked and key in self._made:
+            self._made.discard(key)
+            return
         for fill in list(self._fills.values()):
             if tracked and key in fill.creates:
                 fill.creates.discard(key)
@@ -265,6 +278,7 @@ class NearKeeper:
 
     def _forget_all(self, reason: str) -> None:
         self._void(lambda _: True)
+        self._made.clear()
         self.drops[reason] += self.memory.invalidate_tables(list(self.memory.tables))
 
     # -- for the whole cache ---------------------------------------------------------------------------------
