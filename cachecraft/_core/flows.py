@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from cachecraft._core import flights, noting
 from cachecraft._core.effects import Flow, Join, Reading, Sleep
-from cachecraft._core.entry import MISSING, Verdict, handle
+from cachecraft._core.entry import FRESH, MISSING, Verdict, handle
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
 from cachecraft._core.load import lead, load_alone, share
@@ -47,7 +47,7 @@ _ALONE: Final = object()
 
 def recall(place: RemotePlace, values: Any, run: Run) -> Flow[Any]:
     """Answer a call: with what is kept if that may be served, else with what the loader returns."""
-    return (yield from sought(place, place.seek(values), run))
+    return sought(place, place.seek(values), run)
 
 
 def sought(place: RemotePlace, seek: Seek, run: Run) -> Flow[Any]:
@@ -74,6 +74,9 @@ def _decide(place: RemotePlace, seek: Seek, run: Run, arrived: float) -> Flow[An
     counted = False
     try:
         sight = yield from look(place, seek)
+        if sight.verdict is FRESH and seek.fill is None and not place.policy.verify:
+            place.tally.hits += 1  # as ``_settle`` has it, with two generators less
+            return sight.take
         if sight.verdict in (Verdict.MISS, Verdict.GRACE):
             counted = True
             place.missed(seek, sight.reason)
@@ -232,7 +235,7 @@ def _watch(place: RemotePlace, seek: Seek, sight: Sight, patience: float) -> Flo
 
 def peek(place: RemotePlace, values: Any) -> Flow[Any]:
     """The value that is kept, or ``MISSING``; never loads."""
-    return (yield from glimpsed(place, place.seek(values)))
+    return glimpsed(place, place.seek(values))
 
 
 def glimpsed(place: RemotePlace, seek: Seek) -> Flow[Any]:
@@ -243,6 +246,6 @@ def glimpsed(place: RemotePlace, seek: Seek) -> Flow[Any]:
         place.failed(error)
         return MISSING
     served = sight.verdict in (Verdict.FRESH, Verdict.EARLY, Verdict.STALE) and sight.reason != "error"
-    if seek.fill is not None and sight.verdict is Verdict.FRESH:
-        _keep_near(seek.fill, sight)
+    if sight.verdict is Verdict.FRESH:
+        _served(seek, sight)
     return sight.take() if served and sight.take is not None else MISSING

@@ -18,10 +18,10 @@ from cachecraft._core.effects import Flow, Reading
 from cachecraft._core.entry import (
     ENTRY,
     FAILURE,
+    FRESH,
     PLACEHOLDER,
     TOKEN,
     Entry,
-    Verdict,
     is_for,
     judge,
     read_stamps,
@@ -187,7 +187,7 @@ class Remote:
         take = self.sealing.reader(entry, payload)
         left = reading.left - entry.keep if reading.left is not None else None
         if not self.aged or left is None:  # it was not there a moment ago
-            verdict = Verdict.FRESH
+            verdict = FRESH
         else:
             policy = self.policy
             verdict = judge(
@@ -200,7 +200,8 @@ class Remote:
                 random=self.random() if policy.beta else 0.0,
             )
         reason = "error" if entry.flags & FAILURE else "expired"
-        return Sight(seek, reading, verdict, take, reason=reason, cost=entry.cost, left=left, tags=entry.tags)
+        # By position, since this is made for each hit, and names would double its price.
+        return Sight(seek, reading, verdict, take, None, None, reason, entry.cost, left, entry.tags)
 
     def token(self) -> bytes:
         return os.urandom(TOKEN)
