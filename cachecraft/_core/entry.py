@@ -45,6 +45,7 @@ ENCRYPTED: Final = 8
 
 _HEADER: Final = struct.Struct("<BBBx8s8sQQQH")
 _CHECKSUM: Final = struct.Struct("<I")
+_BODY: Final = _HEADER.size + _CHECKSUM.size
 
 
 @functools.cache

@@ -246,6 +246,6 @@ def glimpsed(place: RemotePlace, seek: Seek) -> Flow[Any]:
         place.failed(error)
         return MISSING
     served = sight.verdict in (Verdict.FRESH, Verdict.EARLY, Verdict.STALE) and sight.reason != "error"
-    if sight.verdict is Verdict.FRESH:
-        _served(seek, sight)
+    if sight.verdict is FRESH and seek.fill is not None:
+        _keep_near(seek.fill, sight)
     return sight.take() if served and sight.take is not None else MISSING
