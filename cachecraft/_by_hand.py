@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from datetime import timedelta
 from inspect import Parameter, Signature
-from typing import Any
+from types import NoneType
+from typing import Any, Final
 
 from cachecraft._books import Record
 from cachecraft._core.calls import MOST_TAGS, Key, Subject, check_tag, is_texts, prefix_of
@@ -16,10 +18,14 @@ from cachecraft._core.effects import Flow
 from cachecraft._core.errors import BackendError, OptionError, OptionTypeError
 from cachecraft._core.explanation import Explanation
 from cachecraft._core.keys import escape_literal
-from cachecraft._core.policy import Policy
+from cachecraft._core.policy import Jitter, Policy, Tier
 from cachecraft._core.ports import Keeper
 from cachecraft._core.templates import check_pattern, escape_pattern
 from cachecraft._settings import Settings
+
+_PLAIN: Final = frozenset({NoneType, bool, int, float, str, timedelta, Jitter, Tier})
+_REMEMBERED: Final = 100
+"""For so many sets of options, what is kept under them."""
 
 
 class ByHand:
@@ -35,19 +41,39 @@ class ByHand:
         self._loose = keeper.function(
             _loose_subject(), self._policy({}), record.tally, self._prefix, fn=None, serializer=None
         )
+        self._under: dict[tuple[object, ...], Any] = {}
         record.settle(getattr(self._loose, "table", None), near=not settings.url.startswith("memory://"))
 
     def place(self, key: str, options: dict[str, Any], tags: Sequence[str] = ()) -> tuple[Any, Any]:
         """Where a key is kept, and under what: one that a function made leads to that function's own results."""
         wanted = _key(key)
-        place: Any = self._loose
-        values: Any = (wanted,)
-        home = getattr(wanted, "home", None)
-        if home is not None and home.cache is self._cache():
-            place, values = home.function(), wanted.values  # type: ignore[attr-defined]  # it is a Key
         if len(tags) > MOST_TAGS:
             raise OptionError(f"tags= names {len(tags)} tags; an entry carries {MOST_TAGS} at the most")
-        return (place.variant(self._policy(options), _tags(tags)) if options or tags else place), values
+        home = getattr(wanted, "home", None)
+        if home is not None and home.cache is self._cache():
+            place: Any = home.function()
+            values = wanted.values  # type: ignore[attr-defined]  # it is a Key
+            return (place.variant(self._policy(options), _tags(tags)) if options or tags else place), values
+        place = self._loose_under(options) if options else self._loose
+        return (place.variant(place.policy, _tags(tags)) if tags else place), (wanted,)
+
+    def _loose_under(self, options: dict[str, Any]) -> Any:
+        """What is kept by hand under these options. To make it takes longer than a hit, so it is remembered; not what
+        holds on to objects of the caller's, a lambda and all that it sees.
+        """
+        named = tuple(
+            (name, type(value), value, getattr(value, "spread", None))  # 1 equals True, and 600 HOT
+            for name, value in options.items()
+            if type(value) in _PLAIN
+        )
+        place = self._under.get(named) if len(named) == len(options) else None
+        if place is None:
+            place = self._loose.variant(self._policy(options), ())
+            if len(named) == len(options):
+                if len(self._under) >= _REMEMBERED:
+                    self._under.clear()
+                self._under[named] = place
+        return place
 
     def get(self, key: str) -> Flow[Any]:
         place, values = self.place(key, {})

@@ -108,6 +108,12 @@ def test_whose_failure_it_is(error: Exception, kind: Kind) -> None:
     assert kind_of(failure(error)) is kind
 
 
+def test_errors_whose_causes_lead_in_circles_are_failures_as_others_are() -> None:
+    first, second = redis_errors.TimeoutError("slow"), KeyError("while that was handled")
+    first.__cause__, second.__cause__ = second, first
+    assert kind_of(failure(first)) is Kind.LOST
+
+
 def test_a_cancellation_says_nothing_of_the_server() -> None:
     assert kind_of(asyncio.CancelledError()) is kind_of(KeyboardInterrupt()) is Kind.OURS
 

@@ -295,7 +295,7 @@ def test_a_pickle_is_never_opened(shop: Shop, redis_server: RedisServer) -> None
     ("damage", "reason"),
     [
         (lambda slot: slot[:-1] + b"?", "checksum does not match"),
-        (lambda slot: slot[:30], "ends before its stamps do"),
+        (lambda slot: slot[:30], "ends before its header does"),
         (lambda slot: b"V", "shorter than its handle"),
         (lambda slot: b"noise", "it begins like none of ours"),
     ],

@@ -1,11 +1,13 @@
 """A cache by hand: ``get``, ``set``, ``get_or_load``, ``delete``, ``invalidate``, ``clear``, and their async twins."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
 
-from cachecraft import MISSING, Cache, OptionError
+from cachecraft import HOT, MISSING, Cache, OptionError, OptionTypeError
 from tests.callers import PATIENCE, Async, Gate, Sync, until
 from tests.clock import FakeClock
 
@@ -195,3 +197,33 @@ def test_more_tags_than_an_entry_carries_are_refused_by_name(url: str, redis_url
         assert by_hand.get("k") == 1
         by_hand.invalidate(tags=many)
         assert by_hand.get("k") is MISSING
+
+
+def test_options_that_are_equal_but_not_the_same_are_told_apart(
+    make_cache: Callable[..., Cache], clock: FakeClock, colour: Colour
+) -> None:
+    """What is kept under options is remembered by them, and ``HOT`` equals 600, ``True`` equals 1."""
+    by_hand = colour.on(make_cache(random=lambda: 0.0, jitter=None))
+    by_hand.get_or_load("whole", lambda: 1, ttl=600)
+    by_hand.get_or_load("spread", lambda: 1, ttl=HOT)  # 300 to 900 seconds
+    clock.advance(400)
+    assert by_hand.get("whole") == 1
+    assert by_hand.get("spread") is MISSING
+    by_hand.set("k", 1, ttl=1)
+    with pytest.raises(OptionTypeError, match="ttl="):
+        by_hand.set("k", 1, ttl=True)
+
+
+@pytest.mark.parametrize("url", ["memory://", "redis"])
+def test_a_cache_holds_on_to_no_option_that_may_hold_on_to_others(url: str, redis_url: str, colour: Colour) -> None:
+    class Request:
+        def fits(self, value: object) -> bool:
+            return value == 1
+
+    request = Request()
+    gone = weakref.ref(request)
+    with Cache(redis_url if url == "redis" else url) as cache:
+        assert colour.on(cache).get_or_load("k", lambda: 1, when=request.fits) == 1
+        del request
+        gc.collect()
+        assert gone() is None

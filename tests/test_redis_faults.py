@@ -462,6 +462,7 @@ def test_a_wrong_password_is_a_counted_miss_that_says_nothing_secret(
             assert colour(f(1)) == 1
             assert (colour(f.get(1)) == 1) is works
             assert (f.stats.backend_errors == 0) is works
+            assert (made.stats.breaker_opened == 0) is works, "it says of itself that it is of no use"
     assert "wrong-secret" not in caplog.text
 
 

@@ -44,6 +44,26 @@ def test_a_hit_is_one_round_trip_however_many_tags(
     assert proxy.names.keys() <= {"MGET", "PTTL"}
 
 
+async def test_tasks_that_read_the_same_in_one_turn_ask_once_and_each_gets_a_value_of_its_own(
+    heard: Cache, proxy: Proxy
+) -> None:
+    async def load(number: int) -> list[int]:
+        return [number]
+
+    f = heard.cached(ttl=60)(load)
+    await f(1)
+    await f(2)
+    proxy.forget()
+    readers = [asyncio.create_task(f(1 + at % 2)) for at in range(100)]
+    await asyncio.sleep(0)
+    readers[0].cancel()  # which is nobody else's business
+    values = await asyncio.gather(*readers, return_exceptions=True)
+    assert isinstance(values[0], asyncio.CancelledError)
+    assert values[1:] == [[1 + at % 2] for at in range(1, 100)]
+    assert len({id(value) for value in values}) == 100
+    assert proxy.names == {"MGET": 2}
+
+
 @pytest.mark.parametrize("tags", [0, 3])
 def test_a_miss_is_at_most_three_round_trips(heard: Cache, proxy: Proxy, colour: Any, tags: int) -> None:
     f = heard.cached(ttl=60, tags=[f"{at}:{{number}}" for at in range(tags)])(colour.loader(_load))

@@ -82,7 +82,7 @@ class Flight:
         self.state = state
         if self.wakers is not None:
             while self.wakers:
-                self.wakers.pop()()
+                self.wakers.pop(0)()  # who has waited longest goes first
 
     @property
     def orphaned(self) -> bool:

@@ -236,6 +236,14 @@ def _tell_done(effect: Store | Release) -> list[Command]:
     return [("PUBLISH", done_channel(prefix_in(effect.key), effect.held[1:HANDLE]), b"")]
 
 
+_READS: Final = frozenset({"MGET", "PTTL"})
+
+
+def only_reads(commands: Sequence[Command]) -> bool:
+    """Whether the same replies do for all who send these commands at the same time."""
+    return _READS.issuperset([command[0] for command in commands])
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How an effect is performed in one round trip."""

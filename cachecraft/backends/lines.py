@@ -89,11 +89,15 @@ class Line:
 
     def ask(self, commands: Sequence[Command], within: float) -> list[Any]:
         """Send commands in one go, and read all replies, refusals among them, within so many seconds."""
+        return self.exchange(b"".join(map(hiredis.pack_command, commands)), len(commands), within)
+
+    def exchange(self, packed: bytes, count: int, within: float) -> list[Any]:
+        """As ``ask``, for so many commands that have been packed already."""
         until = time.monotonic() + within
-        self._socket.sendall(b"".join(map(hiredis.pack_command, commands)))
+        self._socket.sendall(packed)
         replies: list[Any] = []
         gets = self._reader.gets
-        for _ in commands:
+        for _ in range(count):
             while (reply := gets()) is False:
                 # Asked before the next piece, not after it: what is here in time may find this thread busy elsewhere.
                 if time.monotonic() > until:

@@ -19,7 +19,7 @@ import redis
 import redis.asyncio.connection as aredis
 
 from cachecraft._core.errors import BackendError, BackendTimeout
-from cachecraft.backends.commands import Command
+from cachecraft.backends.commands import Command, only_reads
 from cachecraft.backends.failures import Exhausted, failure, refusal
 from cachecraft.backends.transports import Dialling, Fences, Talk, answered, in_full
 
@@ -27,12 +27,12 @@ _MOST_WAITING: Final = 20_000
 
 
 class _Question:
-    """Commands on their way, and the replies so far."""
+    """Commands on their way, the replies so far, and who waits for them: each has a future of its own to let go of."""
 
-    __slots__ = ("answer", "count", "deadline", "replies")
+    __slots__ = ("answers", "count", "deadline", "replies")
 
-    def __init__(self, answer: asyncio.Future[list[Any]], count: int) -> None:
-        self.answer = answer
+    def __init__(self, count: int) -> None:
+        self.answers: list[asyncio.Future[list[Any]]] = []
         self.count = count
         self.deadline = math.inf  # until it has been sent
         self.replies: list[Any] = []
@@ -48,6 +48,8 @@ class Pipe(asyncio.Protocol):
         self._questions: deque[_Question] = deque()
         self._outbox: list[bytes] = []
         self._unsent: list[_Question] = []
+        self._reads: dict[tuple[Command, ...], _Question] = {}
+        """Of those, the ones that only read, by what they ask."""
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.open = False
@@ -56,6 +58,17 @@ class Pipe(asyncio.Protocol):
 
     def ask(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
         """Send commands with all that this tick sends; the future gets their replies, refusals among them."""
+        return self._answer(self._asked(commands))
+
+    def read(self, commands: Sequence[Command]) -> asyncio.Future[list[Any]]:
+        """As ``ask``, of commands that only read: of all that are the same in this tick, one question is sent."""
+        same = tuple(commands)
+        question = self._reads.get(same)
+        if question is None:
+            question = self._reads[same] = self._asked(commands)
+        return self._answer(question)
+
+    def _asked(self, commands: Sequence[Command]) -> _Question:
         if not self.open:
             raise BackendError("Redis: the connection is lost")
         if len(self._questions) >= _MOST_WAITING:
@@ -64,15 +77,21 @@ class Pipe(asyncio.Protocol):
         if not self._outbox:
             self._loop.call_soon(self._flush)
         self._outbox.extend(packed)
-        question = _Question(self._loop.create_future(), len(commands))
+        question = _Question(len(commands))
         self._questions.append(question)
         self._unsent.append(question)
-        return question.answer
+        return question
+
+    def _answer(self, question: _Question) -> asyncio.Future[list[Any]]:
+        answer: asyncio.Future[list[Any]] = self._loop.create_future()
+        question.answers.append(answer)
+        return answer
 
     def _flush(self) -> None:
         if self._transport is not None:
             self._transport.write(b"".join(self._outbox))
         self._outbox.clear()
+        self._reads.clear()
         # From now on, and not from when they were asked: how long this loop was busy since is not the server's doing.
         deadline = self._loop.time() + self._timeout
         for question in self._unsent:
@@ -101,10 +120,11 @@ class Pipe(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         questions, self._questions = self._questions, deque()
-        for question in questions:
-            if not question.answer.done():
-                question.answer.set_exception(error)
-                question.answer.exception()  # nobody may be there any more to look at it
+        self._reads.clear()
+        for answer in (answer for question in questions for answer in question.answers):
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()  # nobody may be there any more to look at it
 
     # -- what asyncio calls ----------------------------------------------------------------------------------
 
@@ -120,8 +140,9 @@ class Pipe(asyncio.Protocol):
                 question.replies.append(reply)
                 if len(question.replies) == question.count:
                     self._questions.popleft()
-                    if not question.answer.done():
-                        question.answer.set_result(question.replies)
+                    for answer in question.answers:
+                        if not answer.done():
+                            answer.set_result(question.replies)
         except Exception as error:  # no RESP, or a reply that nobody asked for: the order is lost
             self.end(failure(error))
 
@@ -159,7 +180,7 @@ class AsyncTransport:
         self._lines = {}
 
     async def execute(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands in one go, and return all replies.
+        """Send commands in one go, and return all replies. Who reads the same in the same tick shares them.
 
         Raises:
             BackendError: anything went wrong, within the deadline.
@@ -169,8 +190,10 @@ class AsyncTransport:
         try:
             if pipe is None or not pipe.open or pipe.fences != self.fences:
                 pipe = await self._connected()
-            replies = await pipe.ask(commands)
+            replies = await (pipe.read(commands) if only_reads(commands) else pipe.ask(commands))
             return replies if not answered(commands, replies) else await _exchange(pipe, commands, replies)
+        except BackendError:
+            raise
         except Exception as error:
             raise failure(error) from error
 
@@ -182,6 +205,8 @@ class AsyncTransport:
         """
         try:
             return await _hold(await self._connected(), talk)
+        except BackendError:
+            raise
         except Exception as error:
             raise failure(error) from error
 

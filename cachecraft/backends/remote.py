@@ -78,16 +78,13 @@ class Remote:
         self.keeper = keeper
         self.subject = subject
         self.label = subject.label
-        self.policy = policy
         self.tally = tally
         self.hooks: Hooks = keeper.hooks
         self.asked_for = keeper.heat.add
         self.prefix = prefix
         self.serializer = serializer
         self.schema = schema
-        self.sealing = Sealing(keeper.settings, serializer, schema, keeper.serializer, policy.cache_errors or ())
-        self.aged = policy.aged
-        self._named_errors = [kind for kind, _ in policy.cache_errors or ()]
+        self._adopt(policy)
         #: The stamps all of its entries carry: the namespace's and its own.
         self.own = f"{prefix}{FUNCTION}{subject.label}"
         #: What its keys end in while another release's entry, or another function's, has the key itself.
@@ -107,6 +104,13 @@ class Remote:
         self.notes = Notes(clock)
         self.samples = Samples(subject.parameters, subject.keyed)
         self.verifier = Verifier(subject.label, subject.keyed, keeper.seats, clock, tally)
+
+    def _adopt(self, policy: Policy) -> None:
+        keeper, errors = self.keeper, policy.cache_errors or ()
+        self.policy = policy
+        self.aged = policy.aged
+        self.sealing = Sealing(keeper.settings, self.serializer, self.schema, keeper.serializer, errors)
+        self._named_errors = [kind for kind, _ in errors]
 
     # -- what the flow asks ----------------------------------------------------------------------------------
 
@@ -344,8 +348,10 @@ class Remote:
         return 0
 
     def variant(self, policy: Policy, tags: tuple[str, ...]) -> Remote:
-        twin = Remote(self.keeper, self.subject, policy, self.tally, self.prefix, self.serializer, self.schema)
-        twin.notes, twin.samples, twin.verifier = self.notes, self.samples, self.verifier
+        """The same place under another policy, with tags of its own besides: for what is stored by hand."""
+        twin = object.__new__(Remote)
+        twin.__dict__.update(self.__dict__)
+        twin._adopt(policy)
         twin.standing = (*self.standing, *(tag_key(self.prefix, tag) for tag in tags))
         return twin
 

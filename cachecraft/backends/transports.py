@@ -21,7 +21,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from cachecraft._core.errors import OptionError
+from cachecraft._core.errors import BackendError, OptionError
+from cachecraft.backends.combining import Combiner
 from cachecraft.backends.commands import SCRIPTS, Command, is_beside
 from cachecraft.backends.failures import Exhausted, failure
 from cachecraft.backends.lines import Line
@@ -81,14 +82,15 @@ def answered(commands: Sequence[Command], replies: list[Any]) -> list[int]:
     """
     again: list[int] = []
     for at, reply in enumerate(replies):
-        if isinstance(reply, redis.exceptions.NoScriptError):
+        if not isinstance(reply, Exception):
+            if again and commands[at][0] in _AFTER:
+                again.append(at)
+        elif isinstance(reply, redis.exceptions.NoScriptError):
             again.append(at)
         elif isinstance(reply, redis.exceptions.ResponseError) and is_beside(commands[at], reply):
             _untold(commands[at], reply)
-        elif isinstance(reply, Exception):
+        else:
             raise reply
-        elif again and commands[at][0] in _AFTER:
-            again.append(at)
     return again
 
 
@@ -143,6 +145,9 @@ class Transport:
         self._dials_until = 0.0
         """By when whoever dials has ended: a time, lest one interrupted before it began keeps all others from it."""
         _pools[id(self)] = self._idle
+        dialling = self._dialling
+        limit = 3 * dialling.longest  # to wait while another dials, to dial, to ask; with room to spare
+        self._combiner = Combiner(self._ask, connections=dialling.pool_size, limit=limit)
         self._closed = False
 
     def after_fork(self) -> None:
@@ -155,7 +160,18 @@ class Transport:
         Raises:
             BackendError: anything went wrong, within the deadline.
         """
-        return self._on_one(self._exchange, commands)  # type: ignore[no-any-return]  # as _exchange answers
+        try:
+            replies = self._combiner.ask(commands)
+            again = answered(commands, replies)
+            if again:
+                for at, reply in zip(again, self._combiner.ask([in_full(commands[at]) for at in again]), strict=True):
+                    answered([commands[at]], [reply])
+                    replies[at] = reply
+            return replies
+        except BackendError:
+            raise
+        except Exception as error:
+            raise failure(error) from error
 
     def converse(self, talk: Talk) -> Any:
         """Hold a conversation over one connection, so that it has all been with the same server.
@@ -163,27 +179,32 @@ class Transport:
         Raises:
             BackendError: as ``execute``.
         """
-        return self._on_one(self._hold, talk)
+        return self._on_one(lambda line: self._hold(line, talk), time.monotonic())
 
-    def _on_one(self, work: Callable[[Any, Any], Any], subject: Any) -> Any:
-        greeted = self._taken()
+    def _ask(self, packed: bytes, count: int, since: float) -> list[Any]:
+        timeout = self._dialling.timeout
+        return self._on_one(lambda line: line.exchange(packed, count, timeout), since)  # type: ignore[no-any-return]
+
+    def _on_one(self, work: Callable[[Line], Any], since: float) -> Any:
+        """Do something over a connection that has been waited for since then."""
+        greeted = self._taken(since)
         try:
             if greeted is None:
                 greeted = self._dialled()
-            result = work(greeted[0], subject)
+            result = work(greeted[0])
         except BaseException as error:
             # Where the server said no, in step, the connection is as good as before.
             if greeted is not None and isinstance(error, redis.exceptions.ResponseError):
                 self._put_back(greeted)
             else:
                 self._discard(greeted)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) and not isinstance(error, BackendError):
                 raise failure(error) from error
             raise
         self._put_back(greeted)
         return result
 
-    def _taken(self) -> _Greeted | None:
+    def _taken(self, since: float) -> _Greeted | None:
         """An idle connection, or ``None`` and leave to dial.
 
         Raises:
@@ -193,16 +214,15 @@ class Transport:
             try:
                 greeted: _Greeted | None = self._idle.pop()
             except IndexError:
-                greeted = self._awaited()
+                greeted = self._awaited(since)
             if greeted is None or self._usable(greeted):
                 return greeted
             self._discard(greeted)
 
-    def _awaited(self) -> _Greeted | None:
+    def _awaited(self, since: float) -> _Greeted | None:
         """One thread dials at a time. When many come at once, most find the connection of one that is done already
         sooner than they could have had their own.
         """
-        began = time.monotonic()
         with self._changed:
             self._waiting += 1
             try:
@@ -216,7 +236,7 @@ class Transport:
                         self._dials_until = now + self._dialling.longest
                         self._total += 1
                         return None
-                    left = began + (self._dialling.longest if dials else self._dialling.timeout) - now
+                    left = since + (self._dialling.longest if dials else self._dialling.timeout) - now
                     if left <= 0:
                         raise self._dialling.exhausted()
                     self._changed.wait(left)
@@ -301,6 +321,7 @@ class Transport:
     def renew(self, fences: Fences) -> None:
         """Use no connection again that was made before now."""
         self.fences = fences
+        self._combiner.move()
         self._hang_up()
 
     def _hang_up(self) -> None:
