@@ -123,16 +123,15 @@ def test_stats_tells_what_each_function_saves_and_holds(
         until(lambda: quick(1) and quick.stats.differed)
         cache.keeper.publisher.publish()  # type: ignore[attr-defined]  # a RemoteKeeper
         told = document("stats", *at(cache))
-        table = here("stats", *at(cache), COLUMNS="100").stdout
+        table = here("stats", *at(cache), COLUMNS="200").stdout
     functions = by_name(told)
     saved = functions["slow"]["saved_seconds"]
     assert saved == pytest.approx(6 * functions["slow"]["load_seconds"]["mean"], rel=0.01)
     assert saved >= 6 * 0.005
     assert [functions["slow"][name] for name in ("loads_avoided", "stale_serves", "verified")] == [6, 1, 0]
     assert functions["quick"]["verified"] >= functions["quick"]["differed"] >= 1
-    assert told["total"]["saved_seconds"] == pytest.approx(
-        saved + functions["quick"]["saved_seconds"]
-    )  # at its own mean
+    each_at_its_own_mean = saved + functions["quick"]["saved_seconds"]
+    assert told["total"]["saved_seconds"] == pytest.approx(each_at_its_own_mean, abs=5e-6)
     assert re.search(r"^ledger +loads avoided +time saved +stale +verified +differed +in Redis *$", table, re.MULTILINE)
     assert re.search(r"slow +6 +\d\S* m?s +1 +\d+ B *$", table, re.MULTILINE)
     assert re.search(r"^all +\d+ +\d\S* m?s +1 +\d+ +\d+ +\d+ B *$", table, re.MULTILINE)
