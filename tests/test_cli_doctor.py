@@ -18,7 +18,7 @@ from tests.cli_kit import Shop, impatient, server, shop  # noqa: F401 - fixtures
 from tests.clock import FakeClock
 from tests.proxy import Proxy
 from tests.servers import RedisServer
-from tests.terminal import Ended, cli
+from tests.terminal import ROOT, Ended, cli
 from tests.test_redis_rights import ACL, RIGHTS
 
 CHECKS = [
@@ -100,6 +100,27 @@ def test_a_missing_right_is_named_with_the_command_that_grants_it(server: RedisS
     assert sorted(remedy.removeprefix("ACL SETUSER app ").split()) == sorted(missing.split())
     server.cli(*remedy.split())
     assert examined(url)[1]["rights"]["level"] == "good"
+
+
+def test_what_a_near_cache_needs_is_said_and_is_no_fault(server: RedisServer) -> None:
+    found = examined(server.url)[1]["tracking"]
+    assert (found["level"], found["numbers"]) == ("good", {"supported": True})
+    assert "near=True" in found["summary"]
+    url = let_in(server, *ACL.split(), "-client", "-subscribe", "-unsubscribe")
+    found = examined(url)[1]["tracking"]
+    assert (found["level"], found["numbers"]) == ("good", {"supported": False})
+    assert found["summary"].endswith(rules.LISTENING)
+    server.cli("ACL", "SETUSER", "app", *rules.LISTENING.split())
+    assert examined(url)[1]["tracking"]["numbers"] == {"supported": True}
+    with Cache(url, namespace="shop", near=True) as cache:
+        kept = cache.cached(key="k:{x}")(lambda x: x)
+        until(lambda: kept(1) == 1 and kept.stats.near_hits)
+    found = rules.tracking("unknown command 'HELLO'").as_json()
+    assert (found["level"], "6.0" in found["remedy"]) == ("warning", True)
+
+
+def test_the_rights_to_listen_are_those_of_the_documentation() -> None:
+    assert f"ACL SETUSER app {rules.LISTENING}" in (ROOT / "docs" / "faults.md").read_text("utf-8")
 
 
 def test_a_replica_is_bad_and_its_primary_is_named(server: RedisServer) -> None:

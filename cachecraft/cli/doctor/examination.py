@@ -49,7 +49,7 @@ def examine(server: Server, pool_size: int) -> Iterator[Finding]:
     yield rights(server)
     there = info.get("server_time_usec", "")
     yield rules.clock(int(there) / 1e6 - asked if there.isdigit() else None)
-    yield rules.tracking(info, _tracking_refusal(server))
+    yield rules.tracking(_tracking_refusal(server))
     yield _lasting(server)
     yield rules.pool(info, pool_size) if info else _untold("pool")
     yield rules.hit_rate(info) if info else _untold("hit rate")
