@@ -20,6 +20,7 @@ from cachecraft._core.errors import told
 from cachecraft._core.events import (
     BreakerClosed,
     BreakerOpened,
+    Differed,
     Event,
     Hook,
     Invalidated,
@@ -53,6 +54,7 @@ def log_event(event: Event) -> None:
 __all__ = [
     "BreakerClosed",
     "BreakerOpened",
+    "Differed",
     "Event",
     "Hook",
     "Invalidated",

@@ -17,14 +17,18 @@ PICTURES = ROOT / "docs" / "pictures"
 COLUMNS = 92
 COMMANDS = {
     "doctor": ["doctor"],
+    "stats": ["stats"],
+    "top": ["top", "--times", "1", "--rows", "5"],
     "ttl": ["ttl"],
     "inspect": ["inspect", "product:p7", "--value"],
 }
 
 
 def fill(url: str) -> None:
-    """A shop that was up for a moment, with one function whose author thought that it needs no jitter."""
-    with Cache(url, namespace="shop") as cache:
+    """A shop that was up for a moment, with one function whose author thought that it needs no jitter, and another that
+    is never asked for the same thing twice.
+    """
+    with Cache(url, namespace="shop", publish_stats=3600) as cache:
 
         def get_product(sku: str, kind: str = "tea") -> dict[str, object]:
             time.sleep(0.002)
@@ -36,15 +40,19 @@ def fill(url: str) -> None:
         def get_report(month: str) -> list[str]:
             return [month]
 
-        for function, count, options in (
-            (get_product, 900, {"ttl": "1h", "key": "product:{sku}", "tags": ["range:{kind}"]}),
-            (get_price, 400, {"ttl": "10m", "key": "price:{sku}", "jitter": None}),
-            (get_report, 120, {"ttl": "1d", "key": "report:{month}", "stale": "1d"}),
+        for function, count, times, options in (
+            (get_product, 900, 12, {"ttl": "1h", "key": "product:{sku}", "tags": ["range:{kind}"]}),
+            (get_price, 400, 7, {"ttl": "10m", "key": "price:{sku}", "jitter": None}),
+            (get_report, 120, 1, {"ttl": "1d", "key": "report:{month}", "stale": "1d"}),
         ):
             function.__module__, function.__qualname__ = "shop", function.__name__
             kept = cache.cached(**options)(function)  # type: ignore[call-overload]  # options of several types
             for number in range(count):
                 kept(f"p{number}")
+            for rank in range(1, times):
+                for _ in range(600 // rank):  # some are asked for more than others
+                    kept(f"p{7 * rank}")
+        cache.keeper.publisher.publish()  # type: ignore[attr-defined]  # a RemoteKeeper
 
 
 def draw(name: str, command: list[str], where: dict[str, str]) -> None:

@@ -13,15 +13,17 @@ from cachecraft.cli.doctor import rules
 from cachecraft.cli.doctor.finding import Finding
 from cachecraft.cli.doctor.rights import NEEDED
 from tests import states
+from tests.callers import until
 from tests.cli_kit import Shop, impatient, server, shop  # noqa: F401 - fixtures
+from tests.clock import FakeClock
 from tests.proxy import Proxy
 from tests.servers import RedisServer
-from tests.terminal import Ended, cli
+from tests.terminal import ROOT, Ended, cli
 from tests.test_redis_rights import ACL, RIGHTS
 
 CHECKS = [
     "connection", "latency", "server", "memory", "persistence", "rights", "clock", "tracking", "ttl", "pool",
-    "hit rate",
+    "hit rate", "advice",
 ]  # fmt: skip
 
 
@@ -51,7 +53,9 @@ def test_a_plain_server_is_good_but_for_its_unbounded_memory(server: RedisServer
     assert ended.code == 0
     assert ended.document["verdict"] == "warning"
     levels = {name: check["level"] for name, check in checks.items()}
-    assert levels == dict.fromkeys(CHECKS, "good") | {"memory": "warning", "hit rate": "unknown"}
+    assert levels == dict.fromkeys(CHECKS, "good") | {"memory": "warning"} | dict.fromkeys(
+        ("hit rate", "advice"), "unknown"
+    )
     assert re.search(r"Redis \d+\.\d+\.\d+, standalone, primary", checks["server"]["summary"])
     assert 0 < checks["latency"]["numbers"]["p50_ms"] <= checks["latency"]["numbers"]["p99_ms"]
     assert abs(checks["clock"]["numbers"]["skew_s"]) < 1
@@ -96,6 +100,27 @@ def test_a_missing_right_is_named_with_the_command_that_grants_it(server: RedisS
     assert sorted(remedy.removeprefix("ACL SETUSER app ").split()) == sorted(missing.split())
     server.cli(*remedy.split())
     assert examined(url)[1]["rights"]["level"] == "good"
+
+
+def test_what_a_near_cache_needs_is_said_and_is_no_fault(server: RedisServer) -> None:
+    found = examined(server.url)[1]["tracking"]
+    assert (found["level"], found["numbers"]) == ("good", {"supported": True})
+    assert "near=True" in found["summary"]
+    url = let_in(server, *ACL.split(), "-client", "-subscribe", "-unsubscribe")
+    found = examined(url)[1]["tracking"]
+    assert (found["level"], found["numbers"]) == ("good", {"supported": False})
+    assert found["summary"].endswith(rules.LISTENING)
+    server.cli("ACL", "SETUSER", "app", *rules.LISTENING.split())
+    assert examined(url)[1]["tracking"]["numbers"] == {"supported": True}
+    with Cache(url, namespace="shop", near=True) as cache:
+        kept = cache.cached(key="k:{x}")(lambda x: x)
+        until(lambda: kept(1) == 1 and kept.stats.near_hits)
+    found = rules.tracking("unknown command 'HELLO'").as_json()
+    assert (found["level"], "6.0" in found["remedy"]) == ("warning", True)
+
+
+def test_the_rights_to_listen_are_those_of_the_documentation() -> None:
+    assert f"ACL SETUSER app {rules.LISTENING}" in (ROOT / "docs" / "faults.md").read_text("utf-8")
 
 
 def test_a_replica_is_bad_and_its_primary_is_named(server: RedisServer) -> None:
@@ -153,6 +178,75 @@ def test_what_cannot_be_brought_about_here_is_judged_right(
     found = rule(info)
     assert found.level == level
     assert words in f"{found.summary} {found.remedy}"
+
+
+def advice_of(url: str) -> list[dict[str, Any]]:
+    ended = cli("doctor", "--url", url, "--namespace", "shop", "--json")
+    assert ended.code == 0
+    return [check for check in ended.document["checks"] if check["check"] == "advice"]
+
+
+def publish(*caches: Cache) -> None:
+    for cache in caches:
+        cache.keeper.publisher.publish()  # type: ignore[attr-defined]  # a RemoteKeeper
+
+
+def test_a_key_that_never_hits_and_a_value_too_large_are_found_in_what_processes_publish(redis_url: str) -> None:
+    """Neither process alone has enough loads to say so."""
+    options: dict[str, Any] = {"namespace": "shop", "publish_stats": 3600, "max_value_bytes": 1000}
+    with Cache(redis_url, **options) as one, Cache(redis_url, **options) as other:
+        for start, cache in enumerate((one, other)):
+
+            @cache.cached(key="page:{user}:{session}")
+            def page(user: int, session: int) -> int:
+                return session
+
+            @cache.cached(key="report:{month}")
+            def report(month: int) -> bytes:
+                return bytes(range(256)) * 1000  # compressed or not
+
+            @cache.cached(key="well:{x}")
+            def well(x: int) -> int:
+                return x
+
+            for session in range(60):
+                page(1, 60 * start + session)
+                well(session), well(session)
+            for month in range(6):
+                report(month)
+        publish(one)
+        assert [each["level"] for each in advice_of(redis_url)] == ["good"]
+        publish(other)
+        page_found, report_found = advice_of(redis_url)
+    assert {page_found["level"], report_found["level"]} == {"warning"}
+    assert page_found["numbers"] == {"function": page.__cachecraft__.subject.label, "about": "hits"}  # type: ignore[attr-defined]
+    assert "0 hits for 120 loads" in page_found["summary"]
+    assert "key" in page_found["remedy"]
+    assert report_found["numbers"]["about"] == "refused"
+    assert report_found["summary"].endswith("report: 12 of 12 results could not be stored")
+    assert "max_value_bytes=" in report_found["remedy"]
+
+
+def test_a_ttl_too_short_to_help_is_a_line_for_people(redis_url: str) -> None:
+    clock = FakeClock()
+    with Cache(redis_url, namespace="shop", jitter=None, clock=clock, publish_stats=3600) as cache:
+        f = cache.cached(ttl=0.001, key="k:{x}")(lambda x: x)
+        for x in range(250):
+            f(x % 125)
+            clock.advance(1)
+        until(lambda: [f(x) for x in range(125)] and 2 * f.stats.reasons["expired"] > f.stats.misses)
+        publish(cache)
+        (found,) = advice_of(redis_url)
+        shown = cli("doctor", "--url", redis_url, "--namespace", "shop").out
+    assert found["numbers"]["about"] == "ttl"
+    assert re.search(rf"warning +advice +{re.escape(found['summary'])}", shown)
+    assert f"→ {found['remedy']}" in shown
+
+
+def test_where_nobody_publishes_there_is_no_advice_and_no_warning(redis_url: str) -> None:
+    (found,) = advice_of(redis_url)
+    assert (found["level"], found["remedy"]) == ("unknown", None)
+    assert "no process publishes" in found["summary"]
 
 
 def test_a_server_that_goes_away_in_the_middle_is_told_with_what_was_found(

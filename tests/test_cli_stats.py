@@ -1,5 +1,6 @@
 """`cachecraft stats` and `cachecraft top`, run as a user runs them, on a real server and what processes published."""
 
+import io
 import json
 import os
 import pty
@@ -8,21 +9,27 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from cachecraft import Cache
+from cachecraft._core.durations import BOUNDS, Durations
+from cachecraft._core.tally import Tally
 from cachecraft.backends.transports import Dialling
 from cachecraft.cli.app import app
-from cachecraft.cli.census import census
+from cachecraft.cli.census import Holding, census
+from cachecraft.cli.stats import show
 from cachecraft.cli.top import Rates
 from cachecraft.reports import Report
 from cachecraft.stats import BY_HAND, Counted, Snapshot
-from tests.callers import PATIENCE
+from tests.callers import PATIENCE, until
 from tests.servers import RedisServer
 from tests.test_cli_demo import INTERRUPTIBLE, ROOT, TIMEOUT, environment, run
 
@@ -88,6 +95,64 @@ def test_stats_tells_of_each_function_over_all_processes(shop: Cache) -> None:
     assert told["total"]["requests"] == 6
     assert told["redis"]["fetch"]["count"] >= 6
     assert told["sampled"] == 1.0
+
+
+def test_stats_tells_what_each_function_saves_and_holds(
+    redis_url: str, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cachecraft._core.verification.PAUSE", 0.0)
+    row = ["old"]
+    with Cache(redis_url, namespace="shop", jitter=None, publish_stats=3600) as cache:
+
+        @cache.cached(ttl=60, stale=60, key="slow:{x}")
+        def slow(x: int) -> int:
+            time.sleep(0.005)
+            return x
+
+        @cache.cached(ttl=60, key="quick:{x}", verify=1)
+        def quick(x: int) -> str:
+            return row[0]
+
+        for _ in range(6):
+            slow(1)
+        redis_server.cli("PEXPIRE", "shop:slow:1", 30_000)  # past its ttl
+        slow(1)
+        until(lambda: slow.stats.refreshes == 1 and slow.stats.loads == 2)
+        quick(1)
+        row[0] = "new"
+        until(lambda: quick(1) and quick.stats.differed)
+        cache.keeper.publisher.publish()  # type: ignore[attr-defined]  # a RemoteKeeper
+        told = document("stats", *at(cache))
+        table = here("stats", *at(cache), COLUMNS="200").stdout
+    functions = by_name(told)
+    saved = functions["slow"]["saved_seconds"]
+    assert saved == pytest.approx(6 * functions["slow"]["load_seconds"]["mean"], rel=0.01)
+    assert saved >= 6 * 0.005
+    assert [functions["slow"][name] for name in ("loads_avoided", "stale_serves", "verified")] == [6, 1, 0]
+    assert functions["quick"]["verified"] >= functions["quick"]["differed"] >= 1
+    each_at_its_own_mean = saved + functions["quick"]["saved_seconds"]
+    assert told["total"]["saved_seconds"] == pytest.approx(each_at_its_own_mean, abs=5e-6)
+    assert re.search(r"^ledger +loads avoided +time saved +stale +verified +differed +in Redis *$", table, re.MULTILINE)
+    assert re.search(r"slow +6 +\d\S* m?s +1 +\d+ B *$", table, re.MULTILINE)
+    assert re.search(r"^all +\d+ +\d\S* m?s +1 +\d+ +\d+ +\d+ B *$", table, re.MULTILINE)
+
+
+def test_stats_is_readable_at_100_columns_however_large_the_numbers_and_long_the_names() -> None:
+    durations = Durations([0] * 8 + [5_000_000, 5_000_000] + [0] * (len(BOUNDS) - 9), 123_456.7)
+    tally = Tally(hits=987_654_321, near_hits=87_654_321, loads=10**7, load_time=123_456.7)
+    tally.stale = tally.verified = tally.differed = 1_234_567
+    outcomes = Counter(hit=900_000_000, near_hit=87_654_321, miss=10**7)
+    counted = Counted(tally, outcomes, durations, durations, entries=10**6, bytes=123_456_789)
+    names = [f"warehouse.catalogue.repositories.ProductRepository.by_{what}" for what in ("sku", "supplier")]
+    snapshot = Snapshot("shop", {name: deepcopy(counted) for name in names})
+    holdings = {name: Holding(10**6, 987_654_321) for name in names}
+    console = Console(width=100, file=io.StringIO())
+    show(console, "shop", [Report(b"", "host", 1, 1.0, snapshot)], snapshot, holdings, share=0.5)
+    told = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert max(map(len, told.splitlines())) <= 100
+    assert "…" not in told
+    assert {"987,654,321", "1,975,308,642", "10,000,000", "1,234,567", "~1.8"} <= set(told.split())
+    assert "ProductRepository.by_supplier" in "".join(told.split())
 
 
 def test_stats_in_a_pipe_is_plain_text(shop: Cache) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -312,3 +313,31 @@ def test_the_load_of_a_verification_is_a_load_as_any_other(cache: Cache, ear: Ea
     began, ended = ear.of(hooks.LoadStarted, hooks.LoadEnded)
     assert (began.load, began.function) == (ended.load, named(load))
     assert load.__cachecraft__.record.sum().load_durations.count == load.stats.loads == 2
+    assert ear.of(hooks.Differed) == []
+
+
+@pytest.mark.parametrize("place", ["memory", "redis", "near"])
+def test_a_served_value_that_differs_from_what_is_loaded_is_told_of(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, ear: Ear, colour: Colour, place: str
+) -> None:
+    monkeypatch.setattr("cachecraft._core.verification.PAUSE", 0.0)  # writes end as soon as they have committed
+    url = "memory://" if place == "memory" else request.getfixturevalue("redis_url")
+    with Cache(url, namespace="shop", near=place == "near" or None, hooks=[ear]) as cache:
+        row = ["old"]
+
+        @cache.cached(ttl=60, key="k:{secret}", verify=1.0)
+        @colour.loader
+        def load(secret: str) -> str:
+            return row[0]
+
+        colour(load("hush"))
+        row[0] = "new, and nobody was told"
+        until(lambda: colour(load("hush")) == "old" and ear.of(hooks.Differed))
+        assert set(ear.of(hooks.Differed)) == {hooks.Differed(named(load))}
+        assert len(ear.of(hooks.Differed)) <= load.stats.differed  # counted before it is told
+
+
+def test_every_event_is_in_the_documentation() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "monitoring.md").read_text("utf-8")
+    assert not [each.__name__ for each in hooks.Event.__subclasses__() if f"`{each.__name__}`" not in text]
+    assert {each.__name__ for each in hooks.Event.__subclasses__()} < set(hooks.__all__)

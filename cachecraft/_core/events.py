@@ -80,6 +80,13 @@ class NotStored(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Differed(Event):
+    """A value that was served is not what its loader returns by now, and nothing has invalidated it (``verify=``)."""
+
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
 class Invalidated(Event):
     """Entries were invalidated."""
 

@@ -58,12 +58,14 @@ class Invalidation:
     elsewhere: bool = False
     """Another process did it."""
 
-    def _how(self, *, named: bool) -> str:
+    def how(self, *, named: bool = True) -> str:
+        """By what, and how long ago, in words."""
         name = f" {self.name!r}" if named and self.name else ""
         text = f"{_HOW[self.by]}{name}"
         return text if self.ago is None else f"{text}, {_span(self.ago)} ago"
 
-    def _whence(self) -> str:
+    def whence(self) -> str:
+        """From which code, in words."""
         text = f"@invalidates on {self.write}, " if self.write else ""
         text += f"called at {self.site}" if self.site else "from where is not known"
         return f"{text}, in another process" if self.elsewhere else text
@@ -114,7 +116,7 @@ class Explanation:
         text = _WORDS[self.reason]
         text = text if self.certain else f"most likely {text}"
         if self.by is not None:
-            return f"{text} {self.by._how(named=named)}"
+            return f"{text} {self.by.how(named=named)}"
         return text if self.since is None else f"{text}, {_span(self.since)} ago"
 
     def _headline(self, *, named: bool) -> str:
@@ -134,7 +136,7 @@ class Explanation:
     def _lines(self) -> Iterator[str]:
         yield f"{self.function}: {self._headline(named=True)}"
         if self.by is not None:
-            yield f"  {self.by._whence()}"
+            yield f"  {self.by.whence()}"
         if self.detail:
             yield f"  {self.detail}"
         if self.exception:

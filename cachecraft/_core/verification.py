@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from cachecraft._core import noting
 from cachecraft._core.effects import Flow, Load, Sleep, Spawn
 from cachecraft._core.entry import MISSING
+from cachecraft._core.events import Differed, tell
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Run
 from cachecraft._core.sameness import same
@@ -116,6 +117,8 @@ def verify(place: Verified, run: Run, kept: Kept) -> Flow[None]:
     place.verifier.tally.verified += 1
     if not equal:
         place.verifier.differed()
+        if place.hooks:
+            tell(place.hooks, Differed(place.label))
 
 
 def _compare(place: Verified, run: Run, kept: Kept) -> Flow[bool | None]:

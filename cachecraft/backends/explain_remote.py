@@ -68,7 +68,7 @@ def _of_entry(place: Remote, sight: Sight) -> dict[str, Any]:
         return {**about, "detail": str(error)}
     if sight.reading.left is not None:
         about["left"] = sight.reading.left - entry.keep
-    tags = tuple(_shown(place.prefix, tag) for tag in entry.tags if _TAG in tag)
+    tags = tuple(shown_name(place.prefix, tag) for tag in entry.tags if _TAG in tag)
     about |= {"age": max(0.0, time.time() - entry.created), "load_time": entry.cost, "tags": tags}
     return {**about, "exception": bool(entry.flags & FAILURE)}
 
@@ -116,7 +116,7 @@ def _why_invalidated(place: Remote, sight: Sight) -> Flow[dict[str, Any]]:
     by = yield from _invalidation(place, sight.seek.key, fallen)
     detail = "while it was loaded" if under_way else ""
     if by is None and fallen:
-        by = Invalidation(by=_means(place, fallen[0]), name=_shown(place.prefix, fallen[0]))
+        by = Invalidation(by=_means(place, fallen[0]), name=shown_name(place.prefix, fallen[0]))
         if by.by == "clear":
             detail = "clear(), a server that came back with an old state, or a stamp that was evicted"
     return {"reason": "invalidated", "by": by, "detail": detail}
@@ -124,7 +124,7 @@ def _why_invalidated(place: Remote, sight: Sight) -> Flow[dict[str, Any]]:
 
 def _invalidation(place: Remote, key: str, names: Sequence[str]) -> Flow[Invalidation | None]:
     """The last that is known of these names; of what it did itself, this process knows better than the trail."""
-    keeper, shown = place.keeper, {name: _shown(place.prefix, name) for name in names}
+    keeper, shown = place.keeper, {name: shown_name(place.prefix, name) for name in names}
     here = keeper.trail.latest(shown, key, place.prefix)
     there = yield from followed(place.prefix, key, shown, keeper.footprints.who)
     if here is None or there is None:
@@ -147,6 +147,7 @@ def _means(place: Remote, stamp: str) -> Means:
     return "tag" if _TAG in stamp else "function" if _FUNCTION in stamp else "key"
 
 
-def _shown(prefix: str, name: str) -> str:
+def shown_name(prefix: str, name: str) -> str:
+    """A tag as a program says it; of keys and other stamps nothing, since who asks knows them."""
     own = name.removeprefix(prefix)
     return unquote(own.removeprefix(_TAG), errors="replace") if own.startswith(_TAG) else ""

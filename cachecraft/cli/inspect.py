@@ -22,6 +22,7 @@ from cachecraft.cli.sighting import Sighting, kept_aside, sight
 from cachecraft.cli.target import Target
 from cachecraft.cli.terminal import fit, open_console, put, shown, text_of
 from cachecraft.cli.values import as_json, compression, serializer, value_of
+from cachecraft.cli.why import explained
 
 SERVED: Final = ("fresh", "stale", "loading", "stamp", "refresh", "other")
 STYLES: Final = {"fresh": "green", "stale": "yellow", "loading": "cyan", "invalidated": "red", "corrupt": "red"}
@@ -39,7 +40,7 @@ def inspect(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Decode what is stored under one key: its age, ttl, tags, size, and whether it may still be served.
+    """Decode what is stored under one key: its age, ttl, tags, size, whether it may still be served, and why not.
 
     It ends with 1 if nothing is there, or nothing that would be served.
     """
@@ -47,7 +48,7 @@ def inspect(
     def work() -> int:
         target = Target.of(url, namespace)
         with target.server() as server:
-            seen = sight(server, target.key(key))
+            seen = explained(server, sight(server, target.key(key)))
             names = kept_aside(server, seen.key) if aside else None
         shape = document(seen, target, names)
         if value:
@@ -69,6 +70,14 @@ def document(seen: Sighting, target: Target, aside: list[str] | None) -> dict[st
         "namespace": target.namespace,
         "state": seen.state,
         "reason": seen.reason,
+        "by": seen.by
+        and {
+            "means": seen.by.by,
+            "name": seen.by.name,
+            "ago_s": _rounded(seen.by.ago),
+            "site": seen.by.site,
+            "write": seen.by.write,
+        },
         "left_s": _rounded(seen.left),
         "bytes": seen.size,
         "refreshing": seen.refreshing,
@@ -119,6 +128,8 @@ def show(console: Console, seen: Sighting, aside: list[str] | None, *, value: bo
 
 def _rows(seen: Sighting, aside: list[str] | None) -> Iterator[tuple[str, Text]]:
     entry = seen.entry
+    if seen.by is not None:
+        yield "by", Text(f"{shown(seen.by.how().removeprefix('by '))}\n{shown(seen.by.whence())}")
     if seen.state == "loading":
         yield "lease", Text(f"ends in {span(seen.left or 0)}, unless whoever loads renews it")
     if entry is not None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from cachecraft import reports
 from cachecraft._core.durations import Durations
 from cachecraft.backends.publisher import Board
-from cachecraft.cli.figures import duration, many
+from cachecraft.cli.figures import duration, many, span
 from cachecraft.cli.target import Target
 from cachecraft.reports import Report
 from cachecraft.stats import Counted, Snapshot
@@ -59,6 +59,13 @@ class Figures:
     wait: Durations = field(default_factory=Durations)
     entries: int = 0
     bytes: int = 0
+    avoided: int = 0
+    """Loads that hits have spared,"""
+    saved: float = 0.0
+    """and what these would have taken, at the mean of those that ran."""
+    stale: int = 0
+    verified: int = 0
+    differed: int = 0
 
     @classmethod
     def of(cls, function: str, counted: Counted) -> Figures:
@@ -75,6 +82,11 @@ class Figures:
             counted.waits,
             counted.entries,
             counted.bytes,
+            tally.hits,
+            tally.saved_seconds,
+            tally.stale,
+            tally.verified,
+            tally.differed,
         )
 
     @property
@@ -96,6 +108,11 @@ class Figures:
             "waits": self.waits,
             "wait_seconds": _quantiles(self.wait),
             "memory": {"entries": self.entries, "bytes": self.bytes},
+            "loads_avoided": self.avoided,
+            "saved_seconds": round(self.saved, 6),
+            "stale_serves": self.stale,
+            "verified": self.verified,
+            "differed": self.differed,
         }
 
 
@@ -109,7 +126,9 @@ def overall(snapshot: Snapshot) -> Figures:
     everything = Counted()
     for counted in snapshot.functions.values():
         everything.add(counted)
-    return Figures.of("all", everything)
+    figures = Figures.of("all", everything)
+    figures.saved = sum(counted.tally.saved_seconds for counted in snapshot.functions.values())  # each at its own mean
+    return figures
 
 
 def redis_json(snapshot: Snapshot) -> dict[str, Any]:
@@ -141,6 +160,12 @@ def near_shown(figures: Figures) -> str:
 
 def quantile_shown(durations: Durations, share: float) -> str:
     return duration(durations.quantile(share)) if durations.count else ""
+
+
+def saved_shown(figures: Figures) -> str:
+    if not figures.saved:
+        return ""
+    return duration(figures.saved) if figures.saved < 10 else span(figures.saved)
 
 
 def number_table(first: str, *others: str) -> Table:

@@ -14,6 +14,7 @@ from redis import exceptions
 from cachecraft._core.effects import Fetch, Reading
 from cachecraft._core.entry import Entry, outline, read_stamps, unpack
 from cachecraft._core.errors import CorruptError
+from cachecraft._core.explanation import Invalidation
 from cachecraft._core.refresh import claim_key
 from cachecraft._core.sight import ASIDE
 from cachecraft.backends.commands import PLANS
@@ -37,6 +38,8 @@ class Stamp:
     """``namespace``, ``function``, ``tag``, ``any tag``, or ``entry``: the one that this is kept aside of."""
     name: str
     holds: bool
+    key: str
+    """What it is called in Redis."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class Sighting:
     stamps: tuple[Stamp, ...] = ()
     refreshing: bool = False
     """Somebody loads it anew behind the callers' backs."""
+    by: Invalidation | None = None
+    """What invalidated it, where that is known."""
 
 
 def sight(server: Server, key: str) -> Sighting:
@@ -157,20 +162,20 @@ def _placeholder(server: Server, key: str) -> Sighting:
         None if holds else "by namespace, while it was loaded",
         size=len(slot),
         left=reading.left,
-        stamps=(Stamp("namespace", "", holds),),
+        stamps=(Stamp("namespace", "", holds, root),),
     )
 
 
 def _stamp(prefix: str, tag: str, *, holds: bool) -> Stamp:
     own = tag.removeprefix(prefix)
     if own == ROOT:
-        return Stamp("namespace", "", holds)
+        return Stamp("namespace", "", holds, tag)
     if own == ANY:
-        return Stamp("any tag", "", holds)
+        return Stamp("any tag", "", holds, tag)
     for kind, mark in (("function", "~fn:"), ("tag", "~tag:")):
         if own.startswith(mark):
-            return Stamp(kind, own.removeprefix(mark), holds)
-    return Stamp("entry", tag, holds)
+            return Stamp(kind, own.removeprefix(mark), holds, tag)
+    return Stamp("entry", tag, holds, tag)
 
 
 def kept_aside(server: Server, key: str) -> list[str]:

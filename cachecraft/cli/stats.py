@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json as jsons
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -28,6 +28,7 @@ from cachecraft.cli.published import (
     quantile_shown,
     rate_shown,
     redis_json,
+    saved_shown,
 )
 from cachecraft.cli.target import Target
 from cachecraft.cli.terminal import open_console, shown
@@ -55,7 +56,7 @@ def _stats(target: Target, *, as_json: bool) -> int:
     if as_json:
         print(jsons.dumps(_document(reader.namespace, found, counted, holdings, share), indent=2))
     else:
-        _show(open_console(), reader.namespace, found, counted, holdings, share)
+        show(open_console(), reader.namespace, found, counted, holdings, share)
     return DONE
 
 
@@ -77,7 +78,7 @@ def _document(
     }
 
 
-def _show(
+def show(
     console: Console,
     namespace: str,
     found: list[Report],
@@ -85,27 +86,23 @@ def _show(
     holdings: dict[str, Holding],
     share: float,
 ) -> None:
+    """Tell a person."""
     if not found:
         console.print(f"No process publishes its counters under the namespace {namespace!r} here.", markup=False)
         console.print("A cache on Redis begins to, five seconds after its first use, unless publish_stats=None.")
         return
     console.print(f"{namespace or '(no namespace)'}: {processes_shown(found)}", markup=False)
-    console.print(function_table(by_function(counted), overall(counted), holdings, share))
-    console.print(_redis_table(counted))
+    functions, everything = by_function(counted), overall(counted)
+    rows = [*functions, everything] if len(functions) != 1 else functions
+    console.print(_calls_table(rows))
+    console.print("", _ledger_table(rows, holdings, share), "", _redis_table(counted), sep="\n")
     if counted.cache.get("breaker_open"):
         console.print(f"Out of reach of Redis: {counted.cache['breaker_open']:.0f} of them", style="red")
     if counted.cache.get("journal"):
         console.print(f"Invalidations that wait for Redis: {counted.cache['journal']:.0f}", style="red")
 
 
-def function_table(functions: list[Figures], everything: Figures, holdings: dict[str, Holding], share: float) -> Table:
-    about = "~" * (share < 1)
-
-    def in_redis(each: Figures) -> str:
-        held = holdings.get(each.function)
-        return "" if held is None else about + size(held.bytes)
-
-    rows = [*functions, everything] if len(functions) != 1 else functions
+def _calls_table(rows: Sequence[Figures]) -> Table:
     columns: dict[str, Callable[[Figures], str]] = {
         "calls": lambda each: f"{each.requests:,}",
         "hit rate": rate_shown,
@@ -115,15 +112,43 @@ def function_table(functions: list[Figures], everything: Figures, holdings: dict
         "load p50": lambda each: quantile_shown(each.load, 0.5),
         "p99": lambda each: quantile_shown(each.load, 0.99),
         "wait p99": lambda each: quantile_shown(each.wait, 0.99),
+    }
+    return _function_table("function", rows, columns)
+
+
+def _ledger_table(rows: Sequence[Figures], holdings: dict[str, Holding], share: float) -> Table:
+    """What each function saves, and what that costs."""
+
+    def in_redis(each: Figures) -> str:
+        named = [row.function for row in (rows if _is_sum(each, rows) else [each])]
+        held = sum(holdings[name].bytes for name in named if name in holdings)
+        return f"{'~' * (share < 1)}{size(held)}" if held else ""
+
+    columns: dict[str, Callable[[Figures], str]] = {
+        "loads avoided": lambda each: f"{each.avoided:,}",
+        "time saved": saved_shown,
+        "stale": lambda each: f"{each.stale:,}" if each.stale else "",
+        "verified": lambda each: f"{each.verified:,}" if each.verified else "",
+        "differed": lambda each: f"{each.differed:,}" if each.differed else "",
         "memory": lambda each: size(each.bytes) if each.bytes else "",
         "in Redis": in_redis,
     }
+    return _function_table("ledger", rows, columns)
+
+
+def _function_table(title: str, rows: Sequence[Figures], columns: dict[str, Callable[[Figures], str]]) -> Table:
+    """A row for each function; columns that say nothing of any are left out."""
     cells = {name: [cell(each) for each in rows] for name, cell in columns.items()}
     told = {name: column for name, column in cells.items() if any(column)}
-    table = number_table("function", *told)
+    table = number_table(title, *told)
     for each, *row in zip(rows, *told.values(), strict=True):
-        table.add_row(Text(shown(each.function)), *row, style="bold" if each is everything else None)
+        table.add_row(Text(shown(each.function)), *row, style="bold" if _is_sum(each, rows) else None)
     return table
+
+
+def _is_sum(row: Figures, rows: Sequence[Figures]) -> bool:
+    """Whether it is the last one, of all; a single function is its own sum."""
+    return row is rows[-1] and len(rows) > 1
 
 
 def _redis_table(counted: Snapshot) -> Table:

@@ -10,6 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from cachecraft._core.errors import BackendRefused
 from cachecraft.cli.doctor import rules
+from cachecraft.cli.doctor.advising import advised
 from cachecraft.cli.doctor.finding import GOOD, UNKNOWN, Finding
 from cachecraft.cli.doctor.rights import rights
 from cachecraft.cli.figures import duration
@@ -48,10 +49,11 @@ def examine(server: Server, pool_size: int) -> Iterator[Finding]:
     yield rights(server)
     there = info.get("server_time_usec", "")
     yield rules.clock(int(there) / 1e6 - asked if there.isdigit() else None)
-    yield rules.tracking(info, _tracking_refusal(server))
+    yield rules.tracking(_tracking_refusal(server))
     yield _lasting(server)
     yield rules.pool(info, pool_size) if info else _untold("pool")
     yield rules.hit_rate(info) if info else _untold("hit rate")
+    yield from advised(server.target)
 
 
 def _untold(check: str) -> Finding:

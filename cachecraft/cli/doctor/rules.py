@@ -19,6 +19,8 @@ OLDEST: Final = (6, 0)
 SKEW: Final = 1.0
 FULL: Final = 0.95
 NEARLY: Final = 0.8
+LISTENING: Final = "+client|tracking +subscribe +unsubscribe"
+"""The rights that a near cache takes beyond those of any cache; who waits for a load goes without if need be."""
 LOOKUPS: Final = 1000
 """Fewer than that say nothing of a hit rate."""
 
@@ -132,21 +134,21 @@ def clock(skew: float | None) -> Finding:
     )
 
 
-def tracking(info: Info, refusal: str | None) -> Finding:
-    """Whether a near cache could hear of invalidations. What only that needs is no fault."""
+def tracking(refusal: str | None) -> Finding:
+    """Whether ``Cache(near=True)`` could hear of invalidations. What only that needs is no fault."""
     numbers = {"supported": refusal is None}
     if refusal is None:
-        return Finding("tracking", GOOD, "the server can tell of invalidations as they happen", None, numbers)
+        summary = "the server tells of invalidations as they happen, as Cache(near=True) needs it"
+        return Finding("tracking", GOOD, summary, None, numbers)
     if "permission" in refusal:
-        return Finding(
-            "tracking",
-            GOOD,
-            "this user may not ask for it (+client|tracking), which only a near cache does",
-            None,
-            numbers,
-        )
+        summary = f"not for this user: with Cache(near=True) nothing would be held near without {LISTENING}"
+        return Finding("tracking", GOOD, summary, None, numbers)
     return Finding(
-        "tracking", WARNING, f"no client tracking: {shown(refusal)}", "a near cache needs Redis 6.0", numbers
+        "tracking",
+        WARNING,
+        f"no client tracking ({shown(refusal)}), so with Cache(near=True) nothing would be held near",
+        "near= needs Redis or Valkey 6.0 or newer; without near= nothing is amiss",
+        numbers,
     )
 
 
@@ -201,7 +203,7 @@ def hit_rate(info: Info) -> Finding:
     summary = f"{percent(hits / lookups)} of {many(lookups, 'lookup')}, of the whole server since it started"
     if hits * 2 >= lookups:
         return Finding("hit rate", GOOD, summary, None, numbers)
-    remedy = "is a ttl too short to help, a key never the same twice, or maxmemory too small? f.stats tells by function"
+    remedy = "is a ttl too short to help, a key never the same twice, or maxmemory too small? `cachecraft stats` tells"
     return Finding("hit rate", WARNING, summary, remedy, numbers)
 
 
