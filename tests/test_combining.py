@@ -208,21 +208,14 @@ def test_nobody_waits_for_leaders_that_do_not_come_back(wire: Wire, threads: Thr
     assert came.result(PATIENCE) == [[b"GET", b"a"]]
 
 
-def test_to_a_distant_server_as_many_go_at_once_as_find_a_connection(threads: ThreadPoolExecutor) -> None:
+def test_to_a_distant_server_as_many_go_at_once_as_find_a_connection(
+    wire: Wire, combiner: Combiner, threads: ThreadPoolExecutor
+) -> None:
     """There, waiting for company would cost more than it saves."""
-    wire, now = Wire(), 0.0
-
-    def exchange(packed: bytes, count: int, since: float) -> list[Any]:
-        nonlocal now
-        replies = wire(packed, count, since)
-        now += 0.001
-        return replies
-
-    combiner = Combiner(exchange, connections=8, limit=PATIENCE, patience=PATIENCE, clock=lambda: now)
-    combiner.ask([("GET", "how far")])
+    combiner.trip_took(0.001)
     wire.hold()
     many = [threads.submit(combiner.ask, [("GET", str(at))]) for at in range(20)]
-    until(lambda: len(wire.sent) == 21)
+    until(lambda: len(wire.sent) == 20)
     wire.let_go()
     assert [each.result(PATIENCE) for each in many] == [[[b"GET", b"%d" % at]] for at in range(20)]
 

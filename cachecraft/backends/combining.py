@@ -73,10 +73,8 @@ class Combiner:
         connections: int,
         limit: float,
         patience: float = 0.005,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._exchange = exchange
-        self._clock = clock
         self._connections = connections
         self._limit = limit
         self._patience = patience
@@ -92,6 +90,12 @@ class Combiner:
         self._trip = math.inf
         self._leaders = 1
 
+    def trip_took(self, seconds: float) -> None:
+        """Take note of a round trip. The quickest counts: what another took longer, it may have waited for the GIL."""
+        if seconds < self._trip:
+            self._trip = seconds
+            self._leaders = min(1 + int(seconds / _NEAR), self._connections)
+
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The replies to commands, refusals among them.
 
@@ -99,7 +103,7 @@ class Combiner:
             BackendError: there are none. Of those who asked together all get the same.
             Exception: they cannot be packed, and were not asked.
         """
-        question = _Question(commands, self._clock())
+        question = _Question(commands, time.monotonic())
         asking, leading = self._asking, self._leading
         try:
             asking.add(question)
@@ -123,7 +127,7 @@ class Combiner:
         """Whether so many lead that one of them will soon be back."""
         if len(self._leading) < self._leaders:
             return False
-        me, now = threading.get_ident(), self._clock()
+        me, now = threading.get_ident(), time.monotonic()
         for each in tuple(self._leading):
             if each.over or now - each.asked > self._limit:
                 self._leading.discard(each)
@@ -151,7 +155,7 @@ class Combiner:
                 with suppress(ValueError):  # somebody took it along
                     self._waiting.remove(question)
                     return False
-                if self._clock() - question.asked > self._limit:
+                if time.monotonic() - question.asked > self._limit:
                     raise BackendTimeout("Redis: the thread that asked for several has not come back")
                 patience = _GLANCE
         except BaseException:
@@ -172,17 +176,13 @@ class Combiner:
         """Ask, and take along who waits."""
         batch = [question]
         try:
-            began = since = self._clock()
+            since = time.monotonic()
             if self._waiting:
                 with suppress(IndexError):  # in one go: nobody is out of the one before he is in the other
                     batch.extend(islice(iter(self._waiting.popleft, None), _MOST))
                 self._leading.difference_update(batch[1:])
                 since = min(question.asked, batch[-1].asked)
             self._answer(batch, since)
-            took = self._clock() - began
-            if took < self._trip:
-                self._trip = took
-                self._leaders = min(1 + int(took / _NEAR), self._connections)
         except BaseException as error:
             if not isinstance(error, BackendError):
                 _fail(batch, BackendError("Redis: the thread that asked for several was interrupted"))

@@ -182,8 +182,13 @@ class Transport:
         return self._on_one(lambda line: self._hold(line, talk), time.monotonic())
 
     def _ask(self, packed: bytes, count: int, since: float) -> list[Any]:
-        timeout = self._dialling.timeout
-        return self._on_one(lambda line: line.exchange(packed, count, timeout), since)  # type: ignore[no-any-return]
+        def exchange(line: Line) -> list[Any]:
+            began = time.monotonic()
+            replies = line.exchange(packed, count, self._dialling.timeout)
+            self._combiner.trip_took(time.monotonic() - began)
+            return replies
+
+        return self._on_one(exchange, since)  # type: ignore[no-any-return]  # as exchange answers
 
     def _on_one(self, work: Callable[[Line], Any], since: float) -> Any:
         """Do something over a connection that has been waited for since then."""

@@ -46,6 +46,35 @@ def threads(cache: Cache, path: str, callers: int, nap: float, lease: float) -> 
     return waited
 
 
+def bare(callers: int, nap: float) -> list[float]:
+    """The least that threads can do: one naps, and each of the others waits at a lock of its own until it has."""
+    waited: list[float] = []
+    gate = threading.Barrier(callers + 1)
+    locks = [threading.Lock() for _ in range(callers)]
+
+    def call(number: int) -> None:
+        gate.wait()
+        began = time.perf_counter()
+        if number:
+            locks[number].acquire(timeout=10)
+        else:
+            time.sleep(nap)
+            for lock in locks:
+                lock.release()
+        waited.append(time.perf_counter() - began)
+
+    for lock in locks:
+        lock.acquire()
+    crowd = [threading.Thread(target=call, args=(number,)) for number in range(callers)]
+    for each in crowd:
+        each.start()
+    ready()
+    gate.wait()
+    for each in crowd:
+        each.join()
+    return waited
+
+
 async def tasks(cache: Cache, path: str, callers: int, nap: float, lease: float) -> list[float]:
     async def load() -> str:
         note(path)
@@ -71,6 +100,9 @@ def ready() -> None:
 
 def main(argv: list[str]) -> None:
     url, path, colour, callers, nap, lease = argv
+    if colour == "bare":
+        print(json.dumps(bare(int(callers), float(nap))), flush=True)
+        return
     cache = Cache(url, namespace="crowd", pool_size=64, timeout=2.0)
     arguments: Any = (cache, path, int(callers), float(nap), float(lease))
     cache.get("warm")
