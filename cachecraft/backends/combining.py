@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Final
 
 import hiredis
@@ -47,8 +47,6 @@ class _Question:
     """Its thread is gone, with the answer or without."""
     twin: _Question | None = None
     """One that was asked for both."""
-    next: _Question | None = None
-    """Whom to wake once this one goes on: woken all at once, they would only wait for each other's GIL."""
     gate: threading.Lock
     """Opened to have the waiting thread look."""
 
@@ -113,8 +111,6 @@ class Combiner:
         finally:
             question.over = True
             asking.discard(question)
-            if question.next is not None:
-                _wake(question.next)
             if question in leading:
                 leading.discard(question)
                 if self._waiting:
@@ -131,9 +127,7 @@ class Combiner:
         for each in tuple(self._leading):
             if each.over or now - each.asked > self._limit:
                 self._leading.discard(each)
-            elif (
-                each.thread == me
-            ):  # a signal handler or a destructor, in the middle of it: it cannot be back before us
+            elif each.thread == me:  # we are a signal handler or a destructor in the middle of it: it waits for us
                 return False
         return len(self._leading) >= self._leaders
 
@@ -190,11 +184,11 @@ class Combiner:
             _fail(batch, error)
         finally:
             if len(batch) > 1:
-                for each, following in pairwise(batch):
-                    each.next = following
                 # The last to go on keeps the place: by then the others may have asked again, and go together.
                 self._leading.add(batch[-1])
                 self._leading.discard(question)
+                for each in batch[1:]:
+                    _wake(each)
 
     def _answer(self, batch: list[_Question], since: float) -> None:
         if len(batch) == 1:
@@ -229,12 +223,7 @@ def _fail(batch: list[_Question], error: BackendError) -> None:
             each.error = error
 
 
-def _wake(question: _Question | None) -> None:
-    """Have a thread look at what has become of its question; or the next one, if it is not there any more."""
-    while question is not None and question.over:
-        question = question.next
-    if question is not None:
-        try:
-            question.gate.release()
-        except RuntimeError:  # it has been woken already
-            pass
+def _wake(question: _Question) -> None:
+    """Have a thread look at what has become of its question."""
+    with suppress(RuntimeError):  # it has been woken already
+        question.gate.release()
