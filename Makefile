@@ -28,8 +28,9 @@ types: $(VENV)/.with-dev ## mypy --strict
 	$(BIN)/python -m mypy --strict
 
 unit: $(VENV)/.with-dev redis-server ## pytest only; ARGS="-k name"
+	@# Three on two processors, since tests wait for servers; whoever is done first takes over from the others.
 	@# What asks for a part of the tests may ask for nothing of one half: that is 5 to pytest.
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not alone" $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
 	$(BIN)/python -m pytest -m alone $(ARGS) || [ $$? -eq 5 -a -n "$(ARGS)" ]
 
 test-all: redis-server ## pytest on each of PYTHONS that runs here
