@@ -102,6 +102,12 @@ def test_a_missing_right_is_named_with_the_command_that_grants_it(server: RedisS
     assert examined(url)[1]["rights"]["level"] == "good"
 
 
+@pytest.mark.parametrize("missing", ["-client|tracking", "-subscribe", "-unsubscribe", "resetchannels"])
+def test_each_right_that_a_near_cache_needs_is_tried(server: RedisServer, missing: str) -> None:
+    url = let_in(server, *ACL.split(), *rules.LISTENING.split(), missing)
+    assert examined(url)[1]["tracking"]["numbers"] == {"supported": False}
+
+
 def test_what_a_near_cache_needs_is_said_and_is_no_fault(server: RedisServer) -> None:
     found = examined(server.url)[1]["tracking"]
     assert (found["level"], found["numbers"]) == ("good", {"supported": True})

@@ -9,6 +9,7 @@ from typing import Final
 from redis.exceptions import NoPermissionError
 
 from cachecraft._core.errors import BackendRefused
+from cachecraft.backends.commands import gone_channel
 from cachecraft.cli.doctor import rules
 from cachecraft.cli.doctor.advising import advised
 from cachecraft.cli.doctor.finding import GOOD, UNKNOWN, Finding
@@ -75,8 +76,14 @@ def _latency(server: Server) -> Finding:
 
 def _tracking_refusal(server: Server) -> str | None:
     """On a connection of its own, which ends with it: RESP3 stays, and invalidations would come unasked."""
+    prefix = server.target.prefix
     with server.target.server() as another:
-        for command in (("HELLO", 3), ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", f"{server.target.prefix}~")):
+        for command in (
+            ("HELLO", 3),
+            ("CLIENT", "TRACKING", "ON", "BCAST", "PREFIX", f"{prefix}~"),
+            ("SUBSCRIBE", gone_channel(prefix)),
+            ("UNSUBSCRIBE", gone_channel(prefix)),
+        ):
             (reply,) = another.ask(command)
             if isinstance(reply, NoPermissionError):
                 return "no permission"
