@@ -56,7 +56,7 @@ def test_a_plain_server_is_good_but_for_its_unbounded_memory(server: RedisServer
     assert levels == dict.fromkeys(CHECKS, "good") | {"memory": "warning"} | dict.fromkeys(
         ("hit rate", "advice"), "unknown"
     )
-    assert re.search(r"Redis \d+\.\d+\.\d+, standalone, primary", checks["server"]["summary"])
+    assert re.search(r"(Redis|Valkey) \d+\.\d+\.\d+, standalone, primary", checks["server"]["summary"])
     assert 0 < checks["latency"]["numbers"]["p50_ms"] <= checks["latency"]["numbers"]["p99_ms"]
     assert abs(checks["clock"]["numbers"]["skew_s"]) < 1
     assert checks["pool"]["numbers"]["maxclients"] > 0

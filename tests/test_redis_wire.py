@@ -30,6 +30,12 @@ def _load(number: int) -> list[int]:
 # -- round trips ---------------------------------------------------------------------------------------------
 
 
+def test_a_new_connection_asks_for_no_right_that_is_not_documented(heard: Cache, proxy: Proxy, colour: Any) -> None:
+    colour.on(heard).get("k")
+    assert "MGET" in proxy.names
+    assert "CLIENT" not in proxy.names
+
+
 @pytest.mark.parametrize("options", [{}, {"stale": 60}], ids=["plain", "aged"])
 @pytest.mark.parametrize("tags", [0, 3, 30])
 def test_a_hit_is_one_round_trip_however_many_tags(

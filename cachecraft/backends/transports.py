@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, Final
 
 import redis
@@ -29,6 +30,13 @@ from cachecraft.backends.lines import Line
 
 log: Final = logging.getLogger("cachecraft")
 
+# redis-py tells each server of 7.2 and newer which library it is: for that alone, users would need one right more.
+_INTRODUCTIONS: Final = ("driver_info",), ("lib_name", "lib_version")  # since redis-py 7, and before
+_ANONYMOUS: Final[dict[str, None]] = next(
+    dict.fromkeys(names)
+    for names in _INTRODUCTIONS
+    if signature(redis.connection.AbstractConnection).parameters.keys() >= {*names}
+)
 _IDENTITY: Final = frozenset({"host", "port", "db", "username", "password", "path", "client_name"})
 
 
@@ -71,6 +79,7 @@ class Dialling:
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
             "health_check_interval": 0,
+            **_ANONYMOUS,
         }
 
 

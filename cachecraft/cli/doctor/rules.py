@@ -203,7 +203,7 @@ def hit_rate(info: Info) -> Finding:
     summary = f"{percent(hits / lookups)} of {many(lookups, 'lookup')}, of the whole server since it started"
     if hits * 2 >= lookups:
         return Finding("hit rate", GOOD, summary, None, numbers)
-    remedy = "is a ttl too short to help, a key never the same twice, or maxmemory too small? `cachecraft stats` tells"
+    remedy = "see `cachecraft stats`: a ttl too short to help, a key never the same twice, or maxmemory too small"
     return Finding("hit rate", WARNING, summary, remedy, numbers)
 
 
