@@ -45,7 +45,7 @@ def made(settings: Settings, hooks: Hooks, snapshots: Snapshots) -> tuple[Keeper
     if settings.publish_stats is not None:
         remote.publisher = Publisher(
             addressed,
-            Reporter(snapshots, remote.heat),
+            Reporter(snapshots, remote.heat, remote.unkept),
             prefix=prefix_of(settings.namespace),
             period=settings.publish_stats,
             may=lambda: not (guard.breaker.open or guard.journal),

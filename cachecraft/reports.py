@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -21,6 +21,7 @@ import msgpack
 
 from cachecraft._core.durations import BOUNDS, Durations
 from cachecraft._core.heat import Heat
+from cachecraft._core.notes import UNKEPT, Unkept
 from cachecraft._core.tally import NUMBERS, Tally
 from cachecraft.stats import OTHERS, Counted, Snapshot
 
@@ -44,14 +45,18 @@ class Report:
     counted: Snapshot
     keys: list[tuple[str, float]] = field(default_factory=list)
     """The keys that were asked for most of late, and how often a second; hits in memory are not among these."""
+    unkept: list[Unkept] = field(default_factory=list)
+    """Its last results that were not kept, and when that was by its wall clock."""
 
 
 class Reporter:
     """Makes the reports of one cache, for as long as it is there."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot | None], heat: Heat) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot | None], heat: Heat, unkept: deque[Unkept]) -> None:
         self._snapshot = snapshot
         self._heat = heat
+        self._unkept = unkept
+        self._wall = time.time() - time.monotonic()
         self._host = socket.gethostname()
         self._opened = self._taken = time.monotonic()
         self._inherited: Snapshot | None = None
@@ -61,6 +66,7 @@ class Reporter:
         self._inherited = self._snapshot()
         self._opened = self._taken = time.monotonic()
         self._heat.take(0)
+        self._unkept.clear()
 
     def content(self) -> bytes | None:
         """All but the time, so that it is the same if nothing happened. ``None`` if the cache is gone."""
@@ -72,7 +78,8 @@ class Reporter:
         now = time.monotonic()
         past, self._taken = max(now - self._taken, 1e-3), now
         keys = [(key, round(count / past, 1)) for key, count in self._heat.take(KEYS)]
-        return _packed(self._host, snapshot, keys)
+        unkept = [each._replace(when=each.when + self._wall) for each in self._unkept.copy()]
+        return _packed(self._host, snapshot, keys, unkept)
 
     def dated(self, content: bytes) -> bytes:
         return _HEAD.pack(time.monotonic() - self._opened) + content
@@ -92,6 +99,10 @@ def read(data: bytes, namespace: str, id: bytes = b"") -> Report | None:  # noqa
             float(up),
             _snapshot(namespace, told),
             [(str(key), float(rate)) for key, rate in told["keys"][:KEYS]],
+            [
+                Unkept(float(when), str(key), str(fate), str(detail))
+                for when, key, fate, detail in told.get("unkept", [])[:UNKEPT]
+            ],
         )
     except Exception:  # whatever it is, it is no report
         return None
@@ -125,7 +136,7 @@ def bounded(functions: dict[str, Counted]) -> dict[str, Counted]:
     return kept
 
 
-def _packed(host: str, snapshot: Snapshot, keys: list[tuple[str, float]]) -> bytes:
+def _packed(host: str, snapshot: Snapshot, keys: list[tuple[str, float]], unkept: list[Unkept]) -> bytes:
     packed: bytes = msgpack.packb(
         {
             "format": _FORMAT,
@@ -136,6 +147,7 @@ def _packed(host: str, snapshot: Snapshot, keys: list[tuple[str, float]]) -> byt
             "redis": {name: [each.counts, each.seconds] for name, each in snapshot.redis.items()},
             "redis_errors": dict(snapshot.redis_errors),
             "keys": [(key[:_LONGEST], rate) for key, rate in keys],
+            "unkept": [(when, key[:_LONGEST], fate, detail[:_LONGEST]) for when, key, fate, detail in unkept],
         },
         unicode_errors="surrogatepass",
     )

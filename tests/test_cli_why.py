@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -108,3 +109,44 @@ def test_the_rights_of_a_cache_are_enough(shop: Shop, redis_server: RedisServer)
     shop.cache.invalidate(key="product:p7")
     url = shop.url.replace("redis://", "redis://app:password@")
     assert cli("inspect", "product:p7", "--url", url, "--namespace", "shop", "--json").document["by"]["means"] == "key"
+
+
+def _loads(colour: Sync | Async, cache: Cache, result: Any, **options: Any) -> None:
+    """A call whose result is not kept, and what a process publishes of it."""
+
+    def load(sku: str) -> Any:
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    lamp = cache.cached(ttl=60, key="lamp:{sku}", **options)(colour.loader(load))
+    with contextlib.suppress(LookupError):
+        colour(lamp("l1"))
+    cache.keeper.publisher.publish()  # type: ignore[attr-defined]  # a RemoteKeeper
+
+
+@pytest.mark.parametrize(
+    ("result", "options", "fate", "words"),
+    [
+        (None, {"when": bool}, "declined", "declined by when="),
+        (object(), {}, "refused", "could not be stored (values of type object"),
+        ("x" * 2000, {}, "refused", "above max_value_bytes=1000), "),
+        (LookupError("secret"), {}, "failed", "its load failed (LookupError at "),
+    ],
+    ids=["declined", "of no known type", "too large", "failed"],
+)
+def test_what_was_not_kept_is_told_as_the_process_published_it(
+    redis_url: str, colour: Sync | Async, result: Any, options: dict[str, Any], fate: str, words: str
+) -> None:
+    where = ("--url", redis_url, "--namespace", "shop", "--json")
+    with Cache(redis_url, namespace="shop", publish_stats=3600, max_value_bytes=1000) as cache:
+        _loads(colour, cache, result, **options)
+        ended = cli("inspect", "lamp:l1", *where)
+        told = ended.document
+        assert (ended.code, told["state"], told["by"]) == (1, "absent", None)
+        assert (told["unkept"]["fate"], 0 <= told["unkept"]["ago_s"] < 60) == (fate, True)
+        assert words in told["reason"]
+        assert "secret" not in ended.out
+        assert cli("inspect", "lamp:l2", *where).document["unkept"] is None
+        cache.invalidate(key="lamp:l1")  # which is the later of the two
+        assert cli("inspect", "lamp:l1", *where).document["by"]["means"] == "key"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Final, Literal, NamedTuple
 
 ROOM: Final = 256
+UNKEPT: Final = 30
+"""Of so many results that were not kept the keys are remembered, to be told to others."""
 
 Fate = Literal["kept", "declined", "refused", "failed", "lost", "dropped"]
 
@@ -20,19 +23,31 @@ class Note(NamedTuple):
     """When what was kept ends."""
 
 
+class Unkept(NamedTuple):
+    """A result that is not to be found under its key."""
+
+    when: float
+    key: str
+    fate: str
+    detail: str
+
+
 class Notes:
-    """The latest of them. It takes no lock: at worst a note is lost."""
+    """The latest of them. It takes no lock: at worst a note is lost. What was not kept is noted in ``unkept`` too."""
 
-    __slots__ = ("by_hash", "clock")
+    __slots__ = ("by_hash", "clock", "unkept")
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], unkept: deque[Unkept] | None = None) -> None:
         self.clock = clock
+        self.unkept = unkept
         self.by_hash: dict[int, Note] = {}
 
     def add(self, key: object, fate: Fate, detail: str = "", *, until: float = 0.0) -> None:
         notes, place = self.by_hash, hash(key)
         notes.pop(place, None)  # what is noted anew is the latest
-        notes[place] = Note(self.clock(), fate, detail, until)
+        notes[place] = note = Note(self.clock(), fate, detail, until)
+        if self.unkept is not None and fate != "kept":
+            self.unkept.append(Unkept(note.when, str(key), fate, detail))
         if len(notes) > ROOM:
             try:
                 del notes[next(iter(notes))]

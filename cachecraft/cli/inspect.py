@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json as jsons
+import time
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 
@@ -77,6 +78,12 @@ def document(seen: Sighting, target: Target, aside: list[str] | None) -> dict[st
             "ago_s": _rounded(seen.by.ago),
             "site": seen.by.site,
             "write": seen.by.write,
+        },
+        "unkept": seen.unkept
+        and {
+            "fate": seen.unkept.fate,
+            "detail": seen.unkept.detail,
+            "ago_s": _rounded(max(time.time() - seen.unkept.when, 0)),
         },
         "left_s": _rounded(seen.left),
         "bytes": seen.size,

@@ -15,6 +15,7 @@ from cachecraft._core.effects import Fetch, Reading
 from cachecraft._core.entry import Entry, outline, read_stamps, unpack
 from cachecraft._core.errors import CorruptError
 from cachecraft._core.explanation import Invalidation
+from cachecraft._core.notes import Unkept
 from cachecraft._core.refresh import claim_key
 from cachecraft._core.sight import ASIDE
 from cachecraft.backends.commands import PLANS
@@ -63,6 +64,8 @@ class Sighting:
     """Somebody loads it anew behind the callers' backs."""
     by: Invalidation | None = None
     """What invalidated it, where that is known."""
+    unkept: Unkept | None = None
+    """What became of the last result, where a process has told that it was not kept."""
 
 
 def sight(server: Server, key: str) -> Sighting:
