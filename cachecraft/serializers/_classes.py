@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum, Flag
-from types import MemberDescriptorType
+from types import CoroutineType, MemberDescriptorType
 from typing import Any, NamedTuple, is_typeddict
 
 from cachecraft._core.errors import CorruptError, OptionError, OptionTypeError, UnserializableError
@@ -103,6 +103,8 @@ def allowed_by(annotation: object) -> Iterable[type]:
 
 def remedy(cls: type) -> str:
     """Why a class is refused, and what its owner can do."""
+    if issubclass(cls, CoroutineType):
+        return "a coroutine can be used only once; decorate the async def that makes it"
     if not is_typeddict(cls) and _structural(cls, "") is not None:
         return (
             f"{spell(cls)} is not registered: name it in the function's return annotation, or give it to"
