@@ -151,9 +151,13 @@ class Handle:
         run: Callable[[Flow[Any]], Any] = driver.arun if self.is_async else driver.run
         return lambda values: run(recall(values, partial(call, values)))
 
-    def _answer(self, flow: Flow[Any]) -> Any:
+    def _answer(self, method: str, flow: Flow[Any]) -> Any:
         driver = self.cache.driver
-        return driver.arun(flow) if self.is_async else driver.run(flow)
+        if not self.is_async:
+            return driver.run(flow)
+        coroutine: Any = driver.arun(flow)
+        coroutine.__qualname__ = f"{self.subject.label}.{method}"  # what Python calls it when nobody awaits it
+        return coroutine
 
     def _plain(self, result: Any) -> Any:
         return _later(result) if self.is_async else result
@@ -180,35 +184,35 @@ class Handle:
     def get(self, /, *args: Any, **kwargs: Any) -> Any:
         """The value kept for these arguments, or ``MISSING``; never loads."""
         values = self._values(args, kwargs)
-        return self._answer(self.function().peek(values)) if self.cache.enabled else self._plain(MISSING)
+        return self._answer("get", self.function().peek(values)) if self.cache.enabled else self._plain(MISSING)
 
     def set(self, value: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Keep ``value`` as the result for these arguments. False if it was declined."""
         values = self._values(args, kwargs)
-        return self._answer(self.function().put(values, value)) if self.cache.enabled else self._plain(False)
+        return self._answer("set", self.function().put(values, value)) if self.cache.enabled else self._plain(False)
 
     def refresh(self, /, *args: Any, **kwargs: Any) -> Any:
         """Load anew, keep the result and return it; a load that began before this call is not joined."""
         values = self._values(args, kwargs)
         if not self.cache.enabled:
             return self._call(values)
-        return self._answer(self.function().renew(values, partial(self._call, values)))
+        return self._answer("refresh", self.function().renew(values, partial(self._call, values)))
 
     def explain(self, /, *args: Any, **kwargs: Any) -> Any:
         """What the next call would find, and if nothing, why; it loads nothing and counts nothing."""
         values = self._values(args, kwargs)
         if self.cache.enabled:
-            return self._answer(self.function().explain(values))
+            return self._answer("explain", self.function().explain(values))
         return self._plain(Explanation(function=self.subject.label, key="", verdict="miss", reason="off"))
 
     def invalidate(self, /, *args: Any, **kwargs: Any) -> Any:
         """Drop the entry for these arguments; answers how many there were, where known."""
         values = self._values(args, kwargs)
-        return self._answer(self.function().drop(values)) if self.cache.enabled else self._plain(0)
+        return self._answer("invalidate", self.function().drop(values)) if self.cache.enabled else self._plain(0)
 
     def invalidate_all(self) -> Any:
         """Drop all entries of this function; answers how many, where known (of very many objects', only at least)."""
-        return self._answer(self.function().drop_all()) if self.cache.enabled else self._plain(0)
+        return self._answer("invalidate_all", self.function().drop_all()) if self.cache.enabled else self._plain(0)
 
     def cache_info(self) -> CacheInfo:
         """Hits, misses, bound and size in memory, as ``functools.lru_cache`` tells them."""
@@ -225,7 +229,7 @@ class Handle:
     def cache_clear(self) -> Any:
         """Drop all entries of this function and begin its counters anew."""
         if self.cache.enabled:
-            return self._answer(self._cleared(self.function().drop_all()))
+            return self._answer("cache_clear", self._cleared(self.function().drop_all()))
         self._forget_counts()
         return self._plain(0)
 
@@ -300,6 +304,7 @@ def handle_of(function: Any, decorator: str) -> Handle:
     handle = getattr(inner, "__cachecraft__", None)
     if not isinstance(handle, Handle):
         raise OptionTypeError(
-            f"{decorator} got {function!r}, which is not a cached function; decorate it with @cached first"
+            f"{decorator} got {function!r}, which is not a cached function; name the one under @cached that reads what"
+            f" this one writes, as in @{decorator}(f)"
         )
     return handle

@@ -238,6 +238,7 @@ def _awrite(write: Write) -> Callable[..., Any]:
         await through(settle(arguments, (result,), called_from(write.label)))
         return result
 
+    call.__qualname__ = write.label  # what Python calls it when nobody awaits it
     return call
 
 
@@ -266,7 +267,10 @@ def updating(cache: BareCache, function: Any, value: Callable[[Any], Any] | None
             if not handle.cache.enabled:
                 return wrapped(*args, **kwargs)
             values = handle.shared(write.arguments(instance, args, kwargs))
-            return handle._answer(handle.function().write(values, partial(wrapped, *args, **kwargs), made))
+            answer = handle._answer("set", handle.function().write(values, partial(wrapped, *args, **kwargs), made))
+            if handle.is_async:
+                answer.__qualname__ = write.label
+            return answer
 
         return _Writer(fn, call)
 

@@ -1,7 +1,9 @@
 """What cannot work is refused with a typed error that names the parameter and says the remedy, at decoration."""
 
+import re
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -46,6 +48,7 @@ REFUSED_OPTIONS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"ttl": timedelta(0)}, OptionError, "ttl=.*more than zero"),
     ({"ttl": "0s"}, OptionError, "ttl='0s'.*more than zero"),
     ({"ttl": "5 parsecs"}, OptionError, "ttl='5 parsecs' is not a duration.*\"5m\""),
+    ({"ttl": "5 minutes"}, OptionError, "ttl='5 minutes' is not a duration.*units: ms, s, m, h, d, w"),
     ({"ttl": "1m30"}, OptionError, "ttl='1m30' is not a duration"),
     ({"ttl": ""}, OptionError, "ttl='' is not a duration"),
     ({"ttl": float("inf")}, OptionError, "ttl=inf must be finite"),
@@ -231,3 +234,34 @@ def test_a_ttl_of_its_own_makes_no_option_contradict_another(cache: Cache) -> No
     ]
     for options in fine:
         assert callable(cache.cached(**options)(function))
+
+
+def test_invalidates_and_updates_without_a_reader_ask_for_one(cache: Cache) -> None:
+    with pytest.raises(OptionTypeError, match=r"not a cached function; name the one under @cached.*@invalidates\(f\)"):
+        cache.invalidates(function)
+    with pytest.raises(OptionTypeError, match=r"not a cached function; name the one under @cached.*@updates\(f\)"):
+        cache.updates(function)
+
+
+def test_what_was_not_awaited_is_called_by_its_name(cache: Cache) -> None:
+    """Python warns of it: of the write that never happened, not of our insides."""
+
+    @cache.cached
+    async def reader(x: int) -> int:
+        return x
+
+    async def write(x: int) -> int:
+        return x
+
+    name = f"{__name__}.{reader.__qualname__}".replace("reader", "{}")
+    for call, called in (
+        (reader.get, "reader.get"),
+        (partial(reader.set, 5), "reader.set"),
+        (reader.refresh, "reader.refresh"),
+        (reader.invalidate, "reader.invalidate"),
+        (reader.explain, "reader.explain"),
+        (cache.invalidates(reader)(write), "write"),
+        (cache.updates(reader)(write), "write"),
+    ):
+        with pytest.warns(RuntimeWarning, match=f"coroutine '{re.escape(name.format(called))}' was never awaited"):
+            call(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -70,6 +71,20 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(shop: Shop) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(30) == 141
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["ttl"], ["stats"], ["keys"]], ids=" ".join)
+def test_a_reader_that_has_gone_before_anything_was_said_as_well(shop: Shop, command: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "cachecraft", *command, *shop.where],
+            cwd=ROOT, env=environment(), stdout=writer, stderr=subprocess.PIPE, timeout=30, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 EACH: dict[str, list[str]] = {

@@ -110,6 +110,7 @@ def test_by_hand_as_well(near: Cache, elsewhere: Cache, colour: Colour, redis_se
     assert (here.get("answer"), here.get("answer")) == (42, 42)
     forget_in_redis(redis_server, near, "answer")
     assert here.get("answer") == 42
+    assert (near.stats.hits, near.stats.near_hits, near.stats.misses) == (0, 0, 0)  # to look is no call
     there.invalidate(tags=["t"])
     here.barrier()
     assert here.get("answer") is MISSING

@@ -1,5 +1,6 @@
 """What goes through a serializer comes out equal and of the same type, or is refused; and bytes are untrusted."""
 
+import asyncio
 import collections
 import contextlib
 import dataclasses
@@ -342,6 +343,10 @@ def test_the_refusal_of_a_class_says_the_remedy(packer: MsgpackSerializer) -> No
         packer.dumps(Unregistered(1))
     with pytest.raises(UnserializableError, match=r"register_type\(Temperature, encode="):
         packer.dumps(Temperature(1))
+    coroutine = asyncio.sleep(0)
+    with pytest.raises(UnserializableError, match="decorate the async def that makes it"):
+        packer.dumps(coroutine)
+    coroutine.close()
 
 
 def test_a_dataclass_that_would_lose_attributes_is_refused(packer: MsgpackSerializer) -> None:

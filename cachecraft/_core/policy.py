@@ -35,7 +35,10 @@ def seconds(value: object, option: str, *, zero: bool = False) -> float:
     elif isinstance(value, str):
         text = value.strip().lower().replace(" ", "")
         if not _TEXT.fullmatch(text):
-            raise OptionError(f'{option}={value!r} is not a duration; write seconds or text like "90s", "5m", "1h30m"')
+            raise OptionError(
+                f'{option}={value!r} is not a duration; write a number of seconds, or text like "90s", "5m", "1h30m"'
+                f" (units: {', '.join(_UNITS)})"
+            )
         result = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         result = float(value)

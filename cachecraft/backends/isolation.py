@@ -55,9 +55,9 @@ def copier(value: Any, isolate: bool | None) -> Copier | None:
     if isolate is False or type(value) in SHARED:
         return None
     if isinstance(value, _ONCE):
-        raise UnserializableError(
-            f"a {type(value).__qualname__} can be used only once; return a list, or the value itself"
-        )
+        coroutine = isinstance(value, types.CoroutineType)
+        remedy = "decorate the async def that makes it" if coroutine else "return a list, or the value itself"
+        raise UnserializableError(f"a {type(value).__qualname__} can be used only once; {remedy}")
     if isolate:
         return copy.deepcopy
     kind: Any = type(value)

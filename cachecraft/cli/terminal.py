@@ -28,7 +28,13 @@ def open_console(*, json: bool = False, wrapped: bool = True) -> Console:
     stream = sys.stderr if json else sys.stdout
     _forgive(stream, "replace")
     width = None if wrapped or stream.isatty() or os.environ.get("COLUMNS") else _UNWRAPPED
-    return Console(stderr=json, quiet=json and not sys.stderr.isatty(), highlight=False, width=width)
+    return _Console(stderr=json, quiet=json and not sys.stderr.isatty(), highlight=False, width=width)
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """rich would end the program, and with 1; which exit code that is, ``ending`` knows."""
+        raise  # noqa: PLE0704 - rich calls this while it handles the BrokenPipeError
 
 
 def _forgive(stream: TextIO, errors: str) -> None:

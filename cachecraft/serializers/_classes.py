@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from enum import Enum, Flag
-from types import MemberDescriptorType
+from types import CoroutineType, MemberDescriptorType
 from typing import Any, NamedTuple, is_typeddict
 
 from cachecraft._core.errors import CorruptError, OptionError, OptionTypeError, UnserializableError
@@ -103,11 +103,16 @@ def allowed_by(annotation: object) -> Iterable[type]:
 
 def remedy(cls: type) -> str:
     """Why a class is refused, and what its owner can do."""
+    if issubclass(cls, CoroutineType):
+        return "a coroutine can be used only once; decorate the async def that makes it"
     if not is_typeddict(cls) and _structural(cls, "") is not None:
-        return f"{spell(cls)} is not registered: name it in the function's return annotation, or register_type() it"
+        return (
+            f"{spell(cls)} is not registered: name it in the function's return annotation, or give it to"
+            " cachecraft.serializers.register_type()"
+        )
     return (
         f"values of type {spell(cls)} cannot be stored: return plain data (lists rather than iterators), or "
-        f"register_type({cls.__name__}, encode=..., decode=...)"
+        f"cachecraft.serializers.register_type({cls.__name__}, encode=..., decode=...)"
     )
 
 
@@ -168,5 +173,5 @@ def _refuse_extra(cls: type, extra: Iterable[str]) -> None:
     if extra:
         raise UnserializableError(
             f"this {spell(cls)} has attributes that are no fields ({', '.join(sorted(extra))}) and would lose them: "
-            f"make them fields, or register_type({cls.__name__}, encode=..., decode=...)"
+            f"make them fields, or cachecraft.serializers.register_type({cls.__name__}, encode=..., decode=...)"
         )
