@@ -16,8 +16,8 @@ The house, from the top; imports point down only:
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
     _callables        what a callable says of itself: its parameters, its name, whether it is async
     _drivers, _crew   runs flows, for threads and for tasks, and what goes on behind the callers' backs
-    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, transports, combining,
-                      sealing, remote), which a guard (breaker, journal, prober) spares and makes up for; near,
+    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, dialling, transports,
+                      combining, sealing, remote), which a guard (breaker, journal, prober) spares; near,
                       which pairs them, and its listener; and a publisher of what is counted
     serializers       values to bytes and back
     stats, keys       counters to read; keys to build by hand

@@ -14,6 +14,7 @@ from cachecraft._core.ports import Keeper
 from cachecraft._crew import Crew
 from cachecraft._drivers import Driver
 from cachecraft._settings import Settings
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.guard import Guard
 from cachecraft.backends.listener import listener_for
 from cachecraft.backends.local_keeper import LocalKeeper
@@ -22,7 +23,6 @@ from cachecraft.backends.near_keeper import NearKeeper
 from cachecraft.backends.publisher import Publisher
 from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote_keeper import RemoteKeeper
-from cachecraft.backends.transports import Dialling
 from cachecraft.reports import Reporter
 from cachecraft.serializers import MsgpackSerializer
 from cachecraft.stats import Snapshot

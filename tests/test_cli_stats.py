@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from cachecraft import Cache
 from cachecraft._core.durations import BOUNDS, Durations
 from cachecraft._core.tally import Tally
-from cachecraft.backends.transports import Dialling
+from cachecraft.backends.dialling import Dialling
 from cachecraft.cli.app import app
 from cachecraft.cli.census import Holding, census
 from cachecraft.cli.stats import show

@@ -14,8 +14,8 @@ from cachecraft._core.errors import BackendError, OptionError
 from cachecraft._core.heat import Heat
 from cachecraft._core.tally import NUMBERS
 from cachecraft.backends import publisher as publishing
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.publisher import PLACES, Board, Publisher
-from cachecraft.backends.transports import Dialling
 from cachecraft.reports import FUNCTIONS, Report
 from cachecraft.stats import OTHERS, Counted
 from tests.callers import PATIENCE, until

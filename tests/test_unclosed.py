@@ -179,8 +179,8 @@ def test_nothing_is_said_of_what_holds_nothing(redis_url: str, redis_server: Red
 
 
 def test_a_cache_of_somebody_elses_backend_is_nobodys_fault(redis_url: str) -> None:
+    from cachecraft.backends.dialling import Dialling
     from cachecraft.backends.redis import RedisBackend
-    from cachecraft.backends.transports import Dialling
 
     class Plain:
         """A backend that knows no more than it must."""

@@ -22,11 +22,11 @@ from cachecraft._core.effects import Remote
 from cachecraft._core.errors import BackendError, BackendTimeout, told
 from cachecraft._core.flights import ABANDONED, FLYING, Flight
 from cachecraft.backends.commands import done_channel
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.failures import Kind, failure, kind_of
 from cachecraft.backends.hearing import Bell, Ear, Session
 from cachecraft.backends.lines import Line
 from cachecraft.backends.prober import QUICK, SLOW
-from cachecraft.backends.transports import Dialling
 
 log: Final = logging.getLogger("cachecraft")
 

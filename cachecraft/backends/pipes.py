@@ -20,8 +20,9 @@ import redis.asyncio.connection as aredis
 
 from cachecraft._core.errors import BackendError, BackendTimeout
 from cachecraft.backends.commands import Command, only_reads
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.failures import Exhausted, failure, refusal
-from cachecraft.backends.transports import Dialling, Fences, Talk, answered, in_full
+from cachecraft.backends.transports import Fences, Talk, answered, in_full
 
 _MOST_WAITING: Final = 20_000
 

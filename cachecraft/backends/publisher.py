@@ -22,8 +22,9 @@ from cachecraft._core.effects import Store
 from cachecraft._core.entry import HANDLE, TOKEN
 from cachecraft._core.errors import BackendError, told
 from cachecraft.backends.commands import PLANS
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.redis import STATS
-from cachecraft.backends.transports import Dialling, Talk, Transport
+from cachecraft.backends.transports import Talk, Transport
 
 log: Final = logging.getLogger("cachecraft")
 

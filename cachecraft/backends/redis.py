@@ -13,8 +13,9 @@ from redis.exceptions import ResponseError
 from cachecraft._core.effects import Remote, Sweep
 from cachecraft._core.refresh import claim_key
 from cachecraft.backends.commands import PLANS, RELEASE, leave, scan, tell_swept, unlink_each
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.pipes import AsyncTransport
-from cachecraft.backends.transports import Dialling, Talk, Transport
+from cachecraft.backends.transports import Talk, Transport
 
 ROOT: Final = "~root"
 """The stamp every entry of a namespace carries."""

@@ -14,9 +14,9 @@ import redis
 from cachecraft._core.calls import prefix_of
 from cachecraft._core.entry import ENTRY, read_tags
 from cachecraft._core.errors import CorruptError
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.failures import failure
 from cachecraft.backends.remote import FUNCTION
-from cachecraft.backends.transports import Dialling
 from cachecraft.stats import BY_HAND
 
 SAMPLE: Final = 5000

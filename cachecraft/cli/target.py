@@ -11,7 +11,7 @@ from cachecraft._core.errors import OptionError
 from cachecraft._core.keys import escape_literal
 from cachecraft._core.templates import escape_pattern
 from cachecraft._settings import Settings, redacted
-from cachecraft.backends.transports import Dialling
+from cachecraft.backends.dialling import Dialling
 
 if TYPE_CHECKING:
     from cachecraft.cli.server import Server

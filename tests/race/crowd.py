@@ -36,13 +36,7 @@ def threads(cache: Cache, path: str, callers: int, nap: float, lease: float) -> 
         assert cache.get_or_load(KEY, load, lease=lease) == "loaded"
         waited.append(time.perf_counter() - began)
 
-    crowd = [threading.Thread(target=call) for _ in range(callers)]
-    for each in crowd:
-        each.start()
-    ready()
-    gate.wait()
-    for each in crowd:
-        each.join()
+    _let_loose([threading.Thread(target=call) for _ in range(callers)], gate)
     return waited
 
 
@@ -65,14 +59,17 @@ def bare(callers: int, nap: float) -> list[float]:
 
     for lock in locks:
         lock.acquire()
-    crowd = [threading.Thread(target=call, args=(number,)) for number in range(callers)]
+    _let_loose([threading.Thread(target=call, args=(number,)) for number in range(callers)], gate)
+    return waited
+
+
+def _let_loose(crowd: list[threading.Thread], gate: threading.Barrier) -> None:
     for each in crowd:
         each.start()
     ready()
     gate.wait()
     for each in crowd:
         each.join()
-    return waited
 
 
 async def tasks(cache: Cache, path: str, callers: int, nap: float, lease: float) -> list[float]:

@@ -13,11 +13,11 @@ from cachecraft._core.effects import Footprint, Renew
 from cachecraft._core.flights import Flight
 from cachecraft._core.policy import Policy
 from cachecraft._core.tally import Tally
+from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.footprints import Footprints
 from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote import Remote
 from cachecraft.backends.remote_keeper import RemoteKeeper
-from cachecraft.backends.transports import Dialling
 from cachecraft.serializers import MsgpackSerializer
 
 if TYPE_CHECKING:
