@@ -16,6 +16,7 @@ from rich.console import Console
 import cachecraft
 from cachecraft.cli.demo.story import Story
 from cachecraft.cli.figures import duration
+from tests.servers import RedisServer
 
 ROOT = Path(__file__).parent.parent
 TIMEOUT = 60
@@ -103,8 +104,8 @@ def test_percentiles_are_in_order(tour: dict[str, Any]) -> None:
         assert 0 <= step["p50_ms"] <= step["p99_ms"]
 
 
-def test_on_redis_it_tells_the_same_story_in_plain_text(redis_url: str) -> None:
-    ended = run("demo", "--quick", "--url", redis_url)
+def test_on_redis_it_tells_the_same_story_in_plain_text(redis_url: str, redis_server: RedisServer) -> None:
+    ended = run("demo", "--quick", "--url", redis_url, "--namespace", "shop:tour")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     assert "\x1b" not in ended.stdout
@@ -113,6 +114,9 @@ def test_on_redis_it_tells_the_same_story_in_plain_text(redis_url: str) -> None:
     assert "@invalidates(revenue, best_sellers)" in ended.stdout
     assert all(f"   {step}" in ended.stdout for step in STEPS)
     assert "backend errors" not in ended.stdout
+    left = redis_server.cli("KEYS", "*")
+    assert left
+    assert all(key.startswith(b"shop:tour") for key in left)
 
 
 def test_where_only_ascii_can_be_shown_it_draws_in_ascii() -> None:

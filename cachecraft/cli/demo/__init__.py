@@ -12,6 +12,9 @@ from cachecraft.cli.options import Json, Url
 
 def demo(
     url: Url = "memory://",
+    namespace: Annotated[
+        str, typer.Option("--namespace", metavar="NAME", help="What the namespaces of the tour begin with.")
+    ] = "cachecraft-demo",
     quick: Annotated[bool, typer.Option("--quick", help="Less data and fewer callers: a few seconds, for CI.")] = False,
     json: Json = False,
 ) -> None:
@@ -21,7 +24,8 @@ def demo(
     and how many answers were out of date.
 
     It puts load on the cache, so it goes where --url says; the environment is not asked.
+    What it leaves there is out of use, and expires within minutes.
     """
     from cachecraft.cli.demo.tour import tour
 
-    raise typer.Exit(ended(lambda: tour(url, quick=quick, as_json=json)))
+    raise typer.Exit(ended(lambda: tour(url, namespace, quick=quick, as_json=json)))

@@ -36,13 +36,13 @@ COUNTERS: Final = {
 class Steps:
     """Walks the tour and keeps what each step measured."""
 
-    def __init__(self, url: str, plan: Plan, story: Story, shop: Shop, crowd: Crowd) -> None:
+    def __init__(self, url: str, namespace: str, plan: Plan, story: Story, shop: Shop, crowd: Crowd) -> None:
         self._url = url
         self._plan = plan
         self._story = story
         self._shop = shop
         self._crowd = crowd
-        self._run = secrets.token_hex(4)
+        self._namespace = f"{namespace}-{secrets.token_hex(4)}"
         self.outcomes: list[Outcome] = []
         #: What must not have come out and did, in words; empty if all is well.
         self.broken = ""
@@ -215,7 +215,7 @@ class Steps:
 
     @contextmanager
     def _cache(self) -> Iterator[Cache]:
-        namespace = f"cachecraft-demo-{self._run}-{len(self.outcomes) + 1}"
+        namespace = f"{self._namespace}-{len(self.outcomes) + 1}"
         with Cache(self._url, namespace=namespace) as cache:
             try:
                 yield cache

@@ -19,11 +19,11 @@ from cachecraft.cli.figures import duration
 from cachecraft.cli.terminal import open_console
 
 
-def tour(url: str, *, quick: bool, as_json: bool) -> int:
+def tour(url: str, namespace: str, *, quick: bool, as_json: bool) -> int:
     """Run it all; the exit code."""
     began = time.perf_counter()
     plan = QUICK if quick else FULL
-    obstacle = _obstacle(url)
+    obstacle = _obstacle(url, namespace)
     if obstacle:
         return explained(obstacle, FAILED)
     story = Story(open_console(json=as_json))
@@ -35,7 +35,7 @@ def tour(url: str, *, quick: bool, as_json: bool) -> int:
     with Shop(plan.tasks) as shop, Crowd(plan.threads, plan.tasks) as crowd:
         with story.progress("building the database", plan.orders) as watch:
             shop.build(plan.orders, watch)
-        steps = Steps(url, plan, story, shop, crowd)
+        steps = Steps(url, namespace, plan, story, shop, crowd)
         steps.walk()
     seconds = time.perf_counter() - began
     _sum_up(story, steps.outcomes, seconds)
@@ -44,14 +44,14 @@ def tour(url: str, *, quick: bool, as_json: bool) -> int:
     return explained(f"this is a bug, please report it: {steps.broken}", FAILED) if steps.broken else DONE
 
 
-def _obstacle(url: str) -> str:
+def _obstacle(url: str, namespace: str) -> str:
     """What keeps the tour from beginning, or nothing.
 
     Raises:
         OptionError: the URL has no scheme known here.
         BackendError: Redis cannot be reached.
     """
-    with Cache(url, namespace="cachecraft-demo") as cache:
+    with Cache(url, namespace=namespace) as cache:
         if not cache.enabled:
             return "CACHECRAFT_ENABLED turns caching off, so there is nothing to show; unset it"
         try:
