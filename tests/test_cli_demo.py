@@ -105,7 +105,7 @@ def test_percentiles_are_in_order(tour: dict[str, Any]) -> None:
 
 
 def test_on_redis_it_tells_the_same_story_in_plain_text(redis_url: str, redis_server: RedisServer) -> None:
-    ended = run("demo", "--quick", "--url", redis_url, "--namespace", "shop:tour")
+    ended = run("demo", "--quick", "--url", redis_url, "--namespace", "tour")
     assert ended.returncode == 0, ended.stderr
     assert ended.stderr == ""
     assert "\x1b" not in ended.stdout
@@ -116,7 +116,7 @@ def test_on_redis_it_tells_the_same_story_in_plain_text(redis_url: str, redis_se
     assert "backend errors" not in ended.stdout
     left = redis_server.cli("KEYS", "*")
     assert left
-    assert all(key.startswith(b"shop:tour") for key in left)
+    assert all(key.startswith(b"tour") for key in left)
 
 
 def test_where_only_ascii_can_be_shown_it_draws_in_ascii() -> None:
