@@ -125,6 +125,21 @@ def test_of_all_who_read_the_same_one_asks_and_of_those_who_write_each_does(crow
     assert came[0].result() == came[4].result() == [[b"MGET", b"k", b"stamp"], [b"PTTL", b"k"]]
 
 
+def test_what_is_on_its_way_is_asked_again_for_who_comes_later(
+    wire: Wire, combiner: Combiner, threads: ThreadPoolExecutor
+) -> None:
+    """P1: an invalidation may have ended between that reading and their coming."""
+    wire.hold()
+    same: list[tuple[str, ...]] = [("MGET", "k")]
+    asking = [threads.submit(combiner.ask, same) for _ in range(ALONE)]
+    until(lambda: len(wire.sent) == ALONE)
+    asking.append(threads.submit(combiner.ask, same))
+    until(lambda: waiting(combiner) == 1)
+    wire.let_go()
+    assert [each.result(PATIENCE) for each in asking] == [[[b"MGET", b"k"]]] * (ALONE + 1)
+    assert len(wire.sent) == ALONE + 1
+
+
 def test_what_goes_wrong_is_told_to_all_who_went_together(crowd: Crowd) -> None:
     came = crowd.come([("GET", "a")], [("GET", "b")])
     crowd.wire.error = BackendTimeout("no answer")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from cachecraft import HOT, MISSING, STATIC, Cache, Jitter
+from tests.callers import PATIENCE, until
 from tests.proxy import Proxy
 from tests.redis_kit import cache, colour, other, proxy  # noqa: F401 - fixtures
 from tests.servers import RedisServer
@@ -68,6 +69,32 @@ async def test_tasks_that_read_the_same_in_one_turn_ask_once_and_each_gets_a_val
     assert values[1:] == [[1 + at % 2] for at in range(1, 100)]
     assert len({id(value) for value in values}) == 100
     assert proxy.names == {"MGET": 2}
+
+
+async def test_what_is_on_its_way_is_asked_again_for_the_task_that_comes_later(
+    proxy: Proxy, redis_server: RedisServer
+) -> None:
+    """P1: an invalidation may have ended between that reading and its coming."""
+    prices = [1, 2]
+
+    async def load() -> int:
+        return prices.pop(0)
+
+    def answered() -> int:
+        return int(redis_server.cli("INFO", "commandstats")["cmdstat_mget"]["calls"])
+
+    async with Cache(proxy.url, namespace="shop", timeout=PATIENCE) as cache:
+        price = cache.cached(ttl=60, key="price")(load)
+        await price()
+        before = answered()
+        proxy.hold_replies()
+        first = asyncio.create_task(price())
+        await asyncio.to_thread(until, lambda: answered() > before)
+        redis_server.cli("UNLINK", price.key())
+        second = asyncio.create_task(price())
+        await asyncio.sleep(0)
+        proxy.let_go()
+        assert (await first, await second) == (1, 2)
 
 
 @pytest.mark.parametrize("tags", [0, 3])
