@@ -27,8 +27,8 @@ The house, from the top; imports point down only:
     _core             the thinking part: no I/O, no clock, no colour
         local, flows  what happens in a call, for memory and for Redis, as generators that yield what may block
         writing       what happens in Redis when a value is renewed, brought or written through
-        sight, load, refresh
-                      the steps of both: read and take the lease; load and store; load anew behind what is there
+        sight, load, refresh, alone
+                      the steps: read and take the lease; load and store; load anew behind what is there; keep nothing
         effects       the verbs they yield
         verification  a hit against what the loader returns now; sameness, whether two values are the same
         flights       single flight: one load, and whoever joined it

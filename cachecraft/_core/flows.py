@@ -21,11 +21,12 @@ from functools import partial
 from typing import Any, Final
 
 from cachecraft._core import flights, noting
+from cachecraft._core.alone import load_alone
 from cachecraft._core.effects import Flow, Join, Reading, Sleep
 from cachecraft._core.entry import FRESH, MISSING, Verdict, handle
 from cachecraft._core.errors import BackendError
 from cachecraft._core.flights import ABANDONED, FAILED, FLYING, LANDED, Flight
-from cachecraft._core.load import lead, load_alone, share
+from cachecraft._core.load import lead, share
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import refresh_behind, with_grace
 from cachecraft._core.sight import Fill, RemotePlace, Seek, Sight, Won, acquire, fetch, look, off_the_board

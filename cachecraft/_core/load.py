@@ -132,18 +132,6 @@ def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) 
     yield from spared(place, Store(seek.key, won.held, *packed) if keep and packed else Release(seek.key, won.held))
 
 
-def load_alone(place: RemotePlace, run: Run) -> Flow[Any]:
-    """Run the loader for this caller only, and keep nothing."""
-    number, began = noting.load_started(place), place.clock()
-    try:
-        value = yield from Load(run, place.policy.timeout)
-    except BaseException as error:
-        noting.load_ended(place, number, place.clock() - began, error)
-        raise
-    noting.load_ended(place, number, place.clock() - began)
-    return value
-
-
 def share(flight: Flight) -> Any:
     """The outcome of a flight, for somebody who joined it."""
     if flight.state == FAILED:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from cachecraft._core import flights, noting
+from cachecraft._core.alone import load_alone
 from cachecraft._core.effects import Flow, Join, Load, Spawn, Stopped, passable
 from cachecraft._core.entry import MISSING, Verdict
 from cachecraft._core.events import Hooks
@@ -105,7 +106,7 @@ def obtain(place: LocalPlace, lookup: Any, run: Run, *, reuse: bool = True) -> F
             return place.share(flight)
         if flight.state == FAILED:
             raise passable(flight.result)
-    return (yield from _load_alone(place, run))
+    return (yield from load_alone(place, run))
 
 
 def renew(place: LocalPlace, lookup: Any, run: Run) -> Flow[Any]:
@@ -119,7 +120,7 @@ def renew(place: LocalPlace, lookup: Any, run: Run) -> Flow[Any]:
         if flight.state != FLYING:
             return (yield from obtain(place, lookup, run, reuse=False))
     if mine is None:
-        return (yield from _load_alone(place, run))
+        return (yield from load_alone(place, run))
     return (yield from _lead(place, mine, run))
 
 
@@ -180,18 +181,6 @@ def _lead(place: LocalPlace, mine: Flight, run: Run) -> Flow[Any]:
     except BaseException as error:
         place.fail(mine, error.stop if isinstance(error, Stopped) else error)
         raise
-
-
-def _load_alone(place: LocalPlace, run: Run) -> Flow[Any]:
-    """Run the loader for this caller only, and keep nothing."""
-    number, began = noting.load_started(place), place.clock()
-    try:
-        value = yield from Load(run, place.policy.timeout)
-    except BaseException as error:
-        noting.load_ended(place, number, place.clock() - began, error)
-        raise
-    noting.load_ended(place, number, place.clock() - began)
-    return value
 
 
 def _with_grace(place: LocalPlace, lookup: Any, run: Run, old: Found) -> Flow[Any]:

@@ -15,11 +15,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from cachecraft._core import noting
-from cachecraft._core.effects import Flow, Load, Sleep, Spawn
+from cachecraft._core.alone import Loading, load_alone
+from cachecraft._core.effects import Flow, Sleep, Spawn
 from cachecraft._core.entry import MISSING
 from cachecraft._core.events import Differed, tell
-from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Run
 from cachecraft._core.sameness import same
 from cachecraft._core.tally import Tally
@@ -90,10 +89,9 @@ class Verifier:
             )
 
 
-class Verified(noting.Noted, Protocol):
+class Verified(Loading, Protocol):
     """One function, as far as it is verified."""
 
-    policy: Policy
     verifier: Verifier
 
 
@@ -128,7 +126,7 @@ def _compare(place: Verified, run: Run, kept: Kept) -> Flow[bool | None]:
             yield from Sleep(pause)
             if (yield from kept()) is MISSING:
                 return None
-        value = yield from _loaded(place, run)
+        value = yield from load_alone(place, run)
         # Not the value that was seen at first: its caller may have changed it.
         stands = yield from kept()
         if stands is MISSING:
@@ -136,14 +134,3 @@ def _compare(place: Verified, run: Run, kept: Kept) -> Flow[bool | None]:
         if same(stands, value):
             return True
     return False
-
-
-def _loaded(place: Verified, run: Run) -> Flow[Any]:
-    number, began = noting.load_started(place), place.clock()
-    try:
-        value = yield from Load(run, place.policy.timeout)
-    except BaseException as error:
-        noting.load_ended(place, number, place.clock() - began, error)
-        raise
-    noting.load_ended(place, number, place.clock() - began)
-    return value

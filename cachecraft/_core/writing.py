@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from cachecraft._core.alone import load_alone
 from cachecraft._core.effects import Delete, Flow, Load, Reading
 from cachecraft._core.entry import ENTRY, handle
 from cachecraft._core.errors import BackendError
-from cachecraft._core.load import lead, load_alone, store
+from cachecraft._core.load import lead, store
 from cachecraft._core.ports import Run
 from cachecraft._core.refresh import resting_on
 from cachecraft._core.sight import RemotePlace, Seek, Won, acquire, fetch, look, off_the_board, spared
