@@ -16,9 +16,12 @@ from cachecraft.backends.failures import Exhausted
 # redis-py tells each server of 7.2 and newer which library it is: for that alone, users would need one right more.
 _INTRODUCTIONS: Final = ("driver_info",), ("lib_name", "lib_version")  # since redis-py 7, and before
 _ANONYMOUS: Final[dict[str, None]] = next(
-    dict.fromkeys(names)
-    for names in _INTRODUCTIONS
-    if signature(redis.connection.AbstractConnection).parameters.keys() >= {*names}
+    (
+        dict.fromkeys(names)
+        for names in _INTRODUCTIONS
+        if signature(redis.connection.AbstractConnection).parameters.keys() >= {*names}
+    ),
+    {},
 )
 _IDENTITY: Final = frozenset({"host", "port", "db", "username", "password", "path", "client_name"})
 

@@ -72,11 +72,11 @@ _ECHO: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
 def _hush(error: BaseException | None) -> None:
     """Cut off what a server echoes of a command that it does not know: of AUTH a password, of a script a value."""
-    hushed: list[BaseException] = []
-    while error is not None and error not in hushed:  # they may well lead back to themselves
+    hushed: dict[int, BaseException] = {}
+    while error is not None and id(error) not in hushed:  # they may well lead back to themselves
         if isinstance(error, redis.RedisError):
             error.args = tuple(_ECHO.sub("", each) if isinstance(each, str) else each for each in error.args)
-        hushed.append(error)
+        hushed[id(error)] = error
         error = error.__cause__ or error.__context__
 
 

@@ -12,7 +12,9 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import replace
+from functools import partial
 from math import inf
+from operator import is_
 from typing import Any, Final
 
 from cachecraft._core.calls import Subject
@@ -260,7 +262,7 @@ class NearKeeper:
             if tracked and key in fill.creates:
                 fill.creates.discard(key)
             elif key in fill.tags:
-                self._void(lambda each, fill=fill: each is fill)  # type: ignore[misc]  # bound now
+                self._void(partial(is_, fill))
             else:
                 fill.heard.add(key)
         prefix = prefix_in(key)

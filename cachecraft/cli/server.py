@@ -34,7 +34,7 @@ class Server:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self._given: dict[str, Any] = redis.connection.parse_url(target.url)  # type: ignore[no-untyped-call]
+        self._given: dict[str, Any] = redis.connection.parse_url(target.url)  # type: ignore[no-untyped-call]  # so redis-py has it
         dialling = target.dialling()
         began = time.perf_counter()
         try:
