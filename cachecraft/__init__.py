@@ -5,7 +5,9 @@ The house, from the top; imports point down only:
     __init__          the public names
     cli               the command ``cachecraft``
     integrations      Prometheus, OpenTelemetry
+    worker            delivers writes that wait in Redis; _delivery, one queue of them
     _api              ``Cache`` and the decorators with their types and documentation
+    _behind           what ``write_behind`` makes of one, whose calls wait in Redis
     _writes           what ``invalidates`` and ``updates`` make of a function
     _decorators       what ``cached`` makes of one
     _cache            a cache without its decorators: what it is told, and the work by hand
@@ -16,8 +18,8 @@ The house, from the top; imports point down only:
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
     _callables        what a callable says of itself: its parameters, its name, whether it is async
     _drivers, _crew   runs flows, for threads and for tasks, and what goes on behind the callers' backs
-    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, dialling, transports,
-                      combining, sealing, remote), which a guard (breaker, journal, prober) spares; near,
+    backends          memory (table, nodes, eviction, isolation, local) and redis (commands, scripts, queue, dialling,
+                      transports, combining, sealing, remote), which a guard (breaker, journal, prober) spares; near,
                       which pairs them, and its listener; and a publisher of what is counted
     serializers       values to bytes and back
     stats, keys       counters to read; keys to build by hand
@@ -29,7 +31,7 @@ The house, from the top; imports point down only:
         writing       what happens in Redis when a value is renewed, brought or written through
         sight, load, refresh, alone
                       the steps: read and take the lease; load and store; load anew behind what is there; keep nothing
-        effects       the verbs they yield
+        effects       the verbs they yield; behind, those of the queue of writes
         verification  a hit against what the loader returns now; sameness, whether two values are the same
         flights       single flight: one load, and whoever joined it
         calls         what a call means: call key, wire key, tags
@@ -45,7 +47,7 @@ A call goes ``_wrappers`` (a hit ends here) -> ``_core`` flow -> ``_drivers`` ->
 """
 
 from cachecraft import keys
-from cachecraft._api import Cache, cached, configure, invalidates, updates
+from cachecraft._api import Cache, cached, configure, invalidates, updates, write_behind
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import (
     BackendError,
@@ -95,4 +97,5 @@ __all__ = [
     "invalidates",
     "keys",
     "updates",
+    "write_behind",
 ]

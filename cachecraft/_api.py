@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from cachecraft._behind import ROOM, writing_behind
 from cachecraft._cache import BareCache
 from cachecraft._core.entry import Missing
 from cachecraft._core.errors import OptionTypeError
@@ -186,6 +187,15 @@ class CacheDecorator(Protocol):
     def __call__(self, fn: D, /) -> D: ...
 
 
+class WriteBehindDecorator(Protocol):
+    """What ``write_behind(...)`` returns: the decorated function takes the same, and answers nothing."""
+
+    @overload
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, Any]], /) -> Callable[P, Coroutine[Any, Any, None]]: ...
+    @overload
+    def __call__(self, fn: Callable[P, Any], /) -> Callable[P, None]: ...
+
+
 class Cache(BareCache):
     __doc__ = BareCache.__doc__
 
@@ -296,11 +306,55 @@ class Cache(BareCache):
         """
         return updating(self, function, value)
 
+    def write_behind(
+        self,
+        function: Face[...],
+        /,
+        *,
+        value: str | Callable[..., Any],
+        coalesce: bool = False,
+        attempts: int = 5,
+        max_pending: int = ROOM,
+        on_unqueued: str = "write",
+    ) -> WriteBehindDecorator:
+        """Write behind: a call waits in Redis until a worker (``cachecraft worker``) makes it, and returns at once.
+
+        From then on, whoever asks ``function`` gets the value that waits, in every process that has this decorator;
+        others what the database holds. Calls with the same arguments of ``function`` are made in their order, each at
+        least once. The result of a call is lost, and its errors are the worker's: the call returns ``None``.
+
+        Without Redis (``memory://``, or turned off) calls are made at once, and entries dropped as by ``invalidates``.
+
+        Args:
+            function: the cached function, for the arguments the two share by name.
+            value: what ``function`` returns from now on: the name of a parameter, or a function of the arguments.
+            coalesce: of calls that wait together for the same key only the last need be made.
+            attempts: how often a call is tried; then it is put aside (``cachecraft worker --status``).
+            max_pending: so many calls may wait behind ``function``.
+            on_unqueued: what to do with a call that cannot wait, because Redis is out of reach, too many wait, or an
+                argument cannot be serialized: ``"write"`` makes it at once, ``"raise"`` raises. What would overtake
+                older calls is never made at once where that can be known; with Redis out of reach it cannot.
+
+        Raises:
+            OptionError, OptionTypeError, TemplateError: naming the option and the remedy.
+            BackendError, UnserializableError: by a call that can neither wait nor be made at once.
+        """
+        options = {
+            "value": value,
+            "coalesce": coalesce,
+            "attempts": attempts,
+            "max_pending": max_pending,
+            "on_unqueued": on_unqueued,
+        }
+        made: WriteBehindDecorator = writing_behind(self, function, options)
+        return made
+
 
 default = Cache(None)
 cached = default.cached
 invalidates = default.invalidates
 updates = default.updates
+write_behind = default.write_behind
 
 
 def configure(url: str | None = None, **options: Unpack[CacheOptions]) -> Cache:
@@ -314,4 +368,13 @@ def configure(url: str | None = None, **options: Unpack[CacheOptions]) -> Cache:
     return default
 
 
-__all__ = ["AsyncCachedFunction", "Cache", "CachedFunction", "cached", "configure", "invalidates", "updates"]
+__all__ = [
+    "AsyncCachedFunction",
+    "Cache",
+    "CachedFunction",
+    "cached",
+    "configure",
+    "invalidates",
+    "updates",
+    "write_behind",
+]

@@ -83,6 +83,8 @@ class Handle:
         # Re-entrant, because the garbage collector may run anybody's destructor, and that may call the function.
         self._lock = threading.RLock()
         self._function: Function | None = None
+        self.behind: Any = None
+        """What is written behind it, if anything: whoever loads asks that first."""
         made = generate(
             fn,
             signature,
@@ -143,13 +145,19 @@ class Handle:
             function, driver = self.function(), self.cache.driver
         except ClosedError:  # a moment ago: then this is a plain call, as those that follow
             return self._call(values)
-        flow: Flow[Any] = function.recall(values, partial(self._call, values))
+        flow: Flow[Any] = function.recall(values, self._loader(values))
         return driver.arun(flow) if self.is_async else driver.run(flow)
 
     def _slow_of(self, function: Function) -> Callable[[tuple[Any, ...]], Any]:
         driver, recall, call = self.cache.driver, function.recall, self._call
         run: Callable[[Flow[Any]], Any] = driver.arun if self.is_async else driver.run
+        if self.behind is not None:
+            return lambda values: run(recall(values, self._loader(values)))
         return lambda values: run(recall(values, partial(call, values)))
+
+    def _loader(self, values: tuple[Any, ...]) -> Callable[[], Any]:
+        call = partial(self._call, values)
+        return call if self.behind is None else partial(self.behind.load, values, call)
 
     def _answer(self, method: str, flow: Flow[Any]) -> Any:
         driver = self.cache.driver
@@ -196,7 +204,7 @@ class Handle:
         values = self._values(args, kwargs)
         if not self.cache.enabled:
             return self._call(values)
-        return self._answer("refresh", self.function().renew(values, partial(self._call, values)))
+        return self._answer("refresh", self.function().renew(values, self._loader(values)))
 
     def explain(self, /, *args: Any, **kwargs: Any) -> Any:
         """What the next call would find, and if nothing, why; it loads nothing and counts nothing."""

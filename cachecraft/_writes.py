@@ -154,8 +154,8 @@ def _throw(error: Exception) -> NoReturn:
     raise error
 
 
-class _Writer(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's own types say nothing here
-    """A write that tells. As any function, it is copied and pickled by reference."""
+class Writer(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's own types say nothing here
+    """A function that writes, decorated. As any function, it is copied and pickled by reference."""
 
     def __reduce__(self) -> str:
         return str(self.__wrapped__.__qualname__)
@@ -163,10 +163,10 @@ class _Writer(wrapt.FunctionWrapper):  # type: ignore[type-arg]  # wrapt's own t
     def __reduce_ex__(self, protocol: object) -> str:
         return self.__reduce__()
 
-    def __copy__(self) -> _Writer:
+    def __copy__(self) -> Writer:
         return self
 
-    def __deepcopy__(self, memo: object) -> _Writer:
+    def __deepcopy__(self, memo: object) -> Writer:
         return self
 
 
@@ -179,9 +179,14 @@ def invalidating(cache: BareCache, functions: Sequence[Any], options: Mapping[st
         target = getattr(fn, "__func__", fn)
         check_callable(target, "invalidates")
         write = Write(cache, functions, target, options)
-        return _Writer(fn, _awrite(write) if is_async(target) else _write(write))
+        return Writer(fn, telling(write, target))
 
     return decorator
+
+
+def telling(write: Write, fn: Callable[..., Any]) -> Callable[..., Any]:
+    """The wrapper of ``fn`` that tells once it has ended."""
+    return _awrite(write) if is_async(fn) else _write(write)
 
 
 def _settle(write: Write, arguments: dict[str, Any], outcome: tuple[Any] | None, by: Cause) -> None:
@@ -272,6 +277,6 @@ def updating(cache: BareCache, function: Any, value: Callable[[Any], Any] | None
                 answer.__qualname__ = write.label
             return answer
 
-        return _Writer(fn, call)
+        return Writer(fn, call)
 
     return decorator

@@ -7,8 +7,7 @@ Every change of an entry is a script on one key, so that it holds in a cluster t
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgpack
@@ -32,24 +31,12 @@ from cachecraft._core.effects import (
 from cachecraft._core.entry import HANDLE, PLACEHOLDER, TOKEN, pack_placeholder
 from cachecraft._core.refresh import claim_key
 from cachecraft._core.trail import SPAN
+from cachecraft.backends import queue
 from cachecraft.backends.footprints import TRAIL
-
-Command = tuple[Any, ...]
-Replies = Sequence[Any]
+from cachecraft.backends.scripts import Command, Plan, Replies, Script, call, milliseconds, reply_of, truth_of
 
 STAMP_TTL: Final = 30 * 86400 * 1000
 """Milliseconds a stamp lives after its last use. One that expires takes its entries with it, and revives none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Script:
-    """A Lua script, sent by its hash."""
-
-    source: str
-
-    @property
-    def sha(self) -> str:
-        return hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
 # GETRANGE rather than GET: an entry may be a megabyte, its handle is 17 bytes. A missing key reads as "".
@@ -65,18 +52,9 @@ PROLONG: Final = Script(
     " if left < 0 or left > tonumber(ARGV[1]) / 2 then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[1])"
 )
 
-SCRIPTS: Final = {script.sha: script for script in (SET, RELEASE, RENEW, PROLONG)}
-
-
-def _call(script_sha: str, key: str, *arguments: Any) -> Command:
-    return ("EVALSHA", script_sha, 1, key, *arguments)
-
+SCRIPTS: Final = {script.sha: script for script in (SET, RELEASE, RENEW, PROLONG, *queue.SCRIPTS)}
 
 _SET, _RELEASE, _RENEW, _PROLONG = SET.sha, RELEASE.sha, RENEW.sha, PROLONG.sha
-
-
-def milliseconds(seconds: float) -> int:
-    return max(1, int(seconds * 1000))
 
 
 def _fetch(effect: Fetch) -> list[Command]:
@@ -118,8 +96,8 @@ def _acquire(effect: Acquire) -> list[Command]:
         if tag == effect.beside:
             continue
         # SET NX, then the read below: together what SET NX GET does, which servers before 7.0 refuse.
-        commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else _call(_PROLONG, tag, STAMP_TTL))
-    commands.append(_call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
+        commands.append(("SET", tag, stamp, "NX", "PX", STAMP_TTL) if missing else call(_PROLONG, tag, STAMP_TTL))
+    commands.append(call(_SET, effect.key, effect.seen, placeholder, milliseconds(effect.lease)))
     # Told whatever stands there: Redis may have evicted what near caches still hold.
     told = [tell_gone([effect.key])] if effect.replaces else []
     return [*commands, *told, ("PTTL", effect.key), ("MGET", effect.key, *effect.tags)]
@@ -141,20 +119,12 @@ def _stamp(effect: Stamp) -> list[Command]:
     return [*sets, ("MGET", *effect.tags)]
 
 
-def _first(_: Any, replies: Replies) -> Any:
-    return replies[0]
-
-
-def _truth(_: Any, replies: Replies) -> bool:
-    return bool(replies[0])
-
-
 def _nothing(_: Any, __: Replies) -> None:
     return None
 
 
 def _store(effect: Store) -> list[Command]:
-    store = _call(_SET, effect.key, effect.held, effect.entry, milliseconds(effect.ttl))
+    store = call(_SET, effect.key, effect.held, effect.entry, milliseconds(effect.ttl))
     told = [tell_gone([effect.key])] if effect.replaces else []
     return [store, *told, *_tell_done(effect)]
 
@@ -244,24 +214,17 @@ def only_reads(commands: Sequence[Command]) -> bool:
     return _READS.issuperset([command[0] for command in commands])
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How an effect is performed in one round trip."""
-
-    commands: Callable[[Any], list[Command]]
-    answer: Callable[[Any, Replies], Any]
-
-
 PLANS: Final[dict[type[Remote[Any]], Plan]] = {
     Fetch: Plan(_fetch, _fetched),
     Acquire: Plan(_acquire, _acquired),
-    Store: Plan(_store, _truth),
-    Release: Plan(lambda e: [_call(_RELEASE, e.key, e.held), *_tell_done(e)], _nothing),
-    Renew: Plan(lambda e: [_call(_RENEW, e.key, e.held, milliseconds(e.lease))], _truth),
-    Claim: Plan(lambda e: [("SET", e.key, e.token, "NX", "PX", milliseconds(e.lease))], _truth),
+    Store: Plan(_store, truth_of),
+    Release: Plan(lambda e: [call(_RELEASE, e.key, e.held), *_tell_done(e)], _nothing),
+    Renew: Plan(lambda e: [call(_RENEW, e.key, e.held, milliseconds(e.lease))], truth_of),
+    Claim: Plan(lambda e: [("SET", e.key, e.token, "NX", "PX", milliseconds(e.lease))], truth_of),
     Stamp: Plan(_stamp, lambda e, replies: _stamps(replies[-1])),
-    Delete: Plan(_delete, _first),
+    Delete: Plan(_delete, reply_of),
     Follow: Plan(_follow, _followed),
+    **queue.PLANS,
 }
 
 SCAN_COUNT: Final = 1000

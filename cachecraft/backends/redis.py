@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from redis.exceptions import ResponseError
 
+from cachecraft._core.behind import QUEUES
 from cachecraft._core.effects import Remote, Sweep
 from cachecraft._core.refresh import claim_key
 from cachecraft.backends.commands import PLANS, RELEASE, leave, scan, tell_swept, unlink_each
@@ -135,7 +136,7 @@ def _sweep(effect: Sweep) -> Talk:
     """
     cursor, removed = 0, 0
     prefix, claim = effect.prefix.encode(), claim_key("").encode()
-    ours = (prefix + b"~", prefix + STATS.encode())
+    ours = (prefix + b"~", prefix + STATS.encode(), prefix + QUEUES.encode())
     while True:
         (cursor, keys), *_ = yield [scan(cursor, effect.prefix + effect.pattern)]
         doomed = [key for key in keys if not (key.startswith(ours) or key.endswith(claim))]

@@ -17,6 +17,7 @@ from cachecraft.cli.stats import stats
 from cachecraft.cli.top import top
 from cachecraft.cli.ttl import ttl
 from cachecraft.cli.watch import watch
+from cachecraft.cli.worker import worker
 
 app = typer.Typer(
     name="cachecraft",
@@ -27,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,  # a bug of ours deserves the plain traceback, without the locals (and passwords)
 )
-for command in (doctor, stats, top, keys, ttl, inspect, invalidate, watch, bench, demo):
+for command in (doctor, stats, top, keys, ttl, inspect, invalidate, watch, bench, worker, demo):
     app.command()(command)
 
 

@@ -1,0 +1,153 @@
+"""Writes that wait for their delivery: what is asked of their queue, and what a load does while one waits.
+
+A queue belongs to one cached function, so that all that is written behind it is delivered in the order in which it was
+called. It says what waits, and which value each key has once that is delivered; it knows neither whose writes they are
+nor who delivers them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar, Final
+
+from cachecraft._core.effects import Flow, Load, Remote
+from cachecraft._core.ports import Run
+
+QUEUES: Final = "behind~:"
+"""What the names of queues begin with: no entry is called so, and no pattern of a user reaches it. Not with ``~``, as
+stamps do: nobody is to be woken by them."""
+
+
+@dataclass(slots=True, frozen=True)
+class Queue:
+    """The names of one queue. The braces put all of them into one slot of a cluster."""
+
+    prefix: str
+    function: str
+
+    @classmethod
+    def named(cls, prefix: str, log: str) -> Queue | None:
+        """The queue with this ``log``, if it is one."""
+        front, back = f"{prefix}{QUEUES}{{", "}:log"
+        if not (log.startswith(front) and log.endswith(back)):
+            return None
+        return cls(prefix, log[len(front) : -len(back)])
+
+    @property
+    def log(self) -> str:
+        """A stream of the writes, oldest first."""
+        return f"{self.prefix}{QUEUES}{{{self.function}}}:log"
+
+    @property
+    def pending(self) -> str:
+        """A hash: under each key for which something waits, the value that the last of it brings."""
+        return f"{self.prefix}{QUEUES}{{{self.function}}}:pending"
+
+    @property
+    def dead(self) -> str:
+        """A stream of the writes that were given up."""
+        return f"{self.prefix}{QUEUES}{{{self.function}}}:dead"
+
+    @property
+    def lease(self) -> str:
+        """Whose turn it is to deliver."""
+        return f"{self.prefix}{QUEUES}{{{self.function}}}:lease"
+
+
+@dataclass(slots=True, frozen=True)
+class Item:
+    """A write that waits."""
+
+    id: bytes
+    """Its place in the log; the first part is the server's time in milliseconds."""
+    key: str
+    """The key of what it changes. Writes of one key are delivered one after the other."""
+    write: bytes
+    """Which function is to be called, and with what."""
+
+
+class Fate(Enum):
+    """What became of a write that was to wait."""
+
+    QUEUED = 0
+    FULL = 1
+    """There is no room, and nothing waits under its key."""
+    OVERTAKES = 2
+    """There is no room, and older writes wait under its key."""
+
+
+@dataclass(slots=True, frozen=True)
+class Enqueue(Remote[Fate]):
+    """Have a write wait, with the value that its key has from now on, if less than ``room`` wait already."""
+
+    settles: ClassVar[bool] = True
+
+    queue: Queue
+    key: str
+    write: bytes
+    value: bytes
+    room: int
+
+
+@dataclass(slots=True, frozen=True)
+class Pending(Remote[bytes | None]):
+    """Read the value that the last write waiting under a key brings, if one waits."""
+
+    queue: Queue
+    key: str
+
+
+@dataclass(slots=True, frozen=True)
+class Waiting(Remote[tuple[Item, ...]]):
+    """Read the oldest writes that wait."""
+
+    queue: Queue
+    count: int
+
+
+@dataclass(slots=True, frozen=True)
+class Delivered(Remote[None]):
+    """Take writes of one key from the queue; their value too, unless one that came later has brought another."""
+
+    settles: ClassVar[bool] = True
+
+    queue: Queue
+    key: str
+    ids: tuple[bytes, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Buried(Remote[None]):
+    """As ``Delivered``, for one that is given up: it is put aside, with what became of it."""
+
+    settles: ClassVar[bool] = True
+
+    queue: Queue
+    item: Item
+    error: str
+
+
+@dataclass(slots=True, frozen=True)
+class Revive(Remote[int]):
+    """Have the oldest writes that were given up wait again, after all others. Answers how many."""
+
+    queue: Queue
+    count: int
+
+
+def loaded(
+    queue: Queue, key: str, opened: Callable[[bytes], Any], run: Run, failed: Callable[[Exception], object]
+) -> Flow[Any]:
+    """What the loader will return once all that waits is delivered: the value that waits, else what it returns now.
+
+    Where Redis cannot tell, or what it tells cannot be read, that is what the loader returns now.
+    """
+    try:
+        waiting = yield from Pending(queue, key)
+        if waiting is not None:
+            return opened(waiting)
+    except Exception as error:  # the bytes are untrusted
+        failed(error)
+    return (yield from Load(run))

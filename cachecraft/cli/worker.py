@@ -1,0 +1,160 @@
+"""``cachecraft worker``: delivers what waits behind the functions of a program, or tells how the queues stand."""
+
+from __future__ import annotations
+
+import json as jsons
+import logging
+import os
+import signal
+import sys
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from cachecraft._cache import BareCache
+from cachecraft._core.behind import Revive
+from cachecraft._core.errors import OptionError
+from cachecraft.cli.ending import DONE, FAILED, ended
+from cachecraft.cli.figures import many, span
+from cachecraft.cli.options import Json, Namespace, ServerUrl
+from cachecraft.cli.queues import Standing, standings
+from cachecraft.cli.target import Target
+from cachecraft.cli.terminal import open_console, put, shown
+from cachecraft.worker import Worker
+
+
+def worker(
+    modules: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODULE[:CACHE]]...",
+            help="Modules that have the functions, such as app.models; with :CACHE only those of that cache.",
+        ),
+    ] = None,
+    url: ServerUrl = "",
+    namespace: Namespace = "",
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", metavar="N", min=1, help="So many writes side by side.")
+    ] = 16,
+    once: Annotated[bool, typer.Option("--once", help="Deliver what waits, and end.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Deliver nothing; tell how the queues stand.")] = False,
+    retry_dead: Annotated[
+        bool, typer.Option("--retry-dead", help="Have what was given up wait again, after all that waits by now.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Deliver the writes that wait behind cached functions (@write_behind).
+
+    It imports the modules, and goes on until it is interrupted; then it ends
+    what it has begun. Of several workers one delivers each queue, and another
+    goes on where it ends or dies. --url and --namespace are for programs that
+    leave them to the environment, and for --status.
+
+    --status ends with 1 if something was given up, --once if it had to give up.
+    """
+
+    def work() -> int:
+        if status or retry_dead:
+            return _told(Target.of(url, namespace), retry_dead, json)
+        found = Worker(*_caches(modules or [], url, namespace), concurrency=concurrency)
+        return _delivered(found, once, json)
+
+    raise typer.Exit(ended(work))
+
+
+def _caches(modules: list[str], url: str, namespace: str) -> list[BareCache]:
+    """The caches that were named; none for all that there are."""
+    if not modules:
+        raise OptionError("name the module that has the functions, as in `cachecraft worker app.models`; or --status")
+    for name, value in (("URL", url), ("NAMESPACE", namespace)):
+        if value:
+            os.environ[f"CACHECRAFT_{name}"] = value
+    sys.path.insert(0, os.getcwd())
+    found = [_cache(*each.partition(":")[::2]) for each in modules]
+    return [] if None in found else [cache for cache in found if cache is not None]
+
+
+def _cache(module: str, name: str) -> BareCache | None:
+    try:
+        thing: Any = import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise  # it is there, and lacks something else
+        raise OptionError(f"there is no module {module!r} here; is this the directory to start from?") from error
+    if not name:
+        return None
+    for part in name.split("."):
+        thing = getattr(thing, part, None)
+    if not isinstance(thing, BareCache):
+        raise OptionError(f"{module}:{name} is no Cache; name one, or the module alone for all of them")
+    return thing
+
+
+def _delivered(found: Worker, once: bool, json: bool) -> int:
+    console = open_console(json=json)
+    logging.getLogger("cachecraft").addHandler(_stderr())
+    functions = found.functions
+    if not functions:
+        raise OptionError("none of these modules has a function under @write_behind, so there is nothing to deliver")
+    if once:
+        settled, given_up = found.drain(), found.given_up
+        if json:
+            print(jsons.dumps({"functions": functions, "settled": settled, "given_up": given_up}))
+        console.print(f"{many(settled, 'write')} delivered, {given_up:,} of them given up", markup=False)
+        return FAILED if given_up else DONE
+    signal.signal(signal.SIGTERM, lambda *_: found.stop())
+    signal.signal(signal.SIGINT, lambda *_: found.stop())
+    console.print(f"delivering what waits behind {', '.join(functions)}", markup=False, soft_wrap=True)
+    found.run()
+    return DONE
+
+
+def _stderr() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    return handler
+
+
+def _told(target: Target, retry_dead: bool, json: bool) -> int:
+    with target.server() as server:
+        found = standings(server)
+    if retry_dead:
+        with target.cache(publish_stats=None) as cache:
+            for each in found:
+                cache.driver.backend.perform(Revive(each.queue, each.dead))  # type: ignore[union-attr]  # it has one
+        with target.server() as server:
+            found = standings(server)
+    if json:
+        print(jsons.dumps({"namespace": target.namespace, "queues": [each.as_json() for each in found]}, indent=2))
+    else:
+        _show(target, found)
+    return FAILED if any(each.dead for each in found) else DONE
+
+
+def _show(target: Target, found: list[Standing]) -> None:
+    console = open_console()
+    if not found:
+        console.print(f"Nothing waits, nor was given up, in the namespace {target.namespace!r}.", markup=False)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("behind", overflow="fold")
+    for name in ("waiting", "oldest", "given up"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("worker")
+    for each in found:
+        table.add_row(
+            Text(shown(each.queue.function)),
+            f"{each.waiting:,}",
+            "-" if each.oldest is None else span(each.oldest),
+            Text(f"{each.dead:,}", style="red" if each.dead else ""),
+            Text("yes") if each.served else Text("none", style="red" if each.waiting else ""),
+        )
+    put(console, table)
+    for each in found:
+        for grave in each.graves:
+            words = f"given up {span(grave.ago)} ago: {shown(grave.key)}: {shown(grave.error)}"
+            console.print(words, markup=False, soft_wrap=True)
