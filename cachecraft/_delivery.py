@@ -140,7 +140,8 @@ class Delivery:
             await self._ask(Buried(queue, item, f"{type(error).__qualname__}: {told(error)}"))
         self.settled += 1 + (len(passed_over) if error is None else 0)
         writing.set(Cause(write=call.writer.label if isinstance(call, Call) else self.label))
-        await self.behind.cache.driver.arun(self._place.keeper.delete(item.key))
+        if item.key.startswith(queue.prefix):  # else it is none of ours
+            await self.behind.cache.driver.arun(self._place.keeper.delete(item.key))
 
     async def _made(self, call: Call) -> Exception | None:
         """Make a write, as often as it may be tried. Answers what it raised the last time."""

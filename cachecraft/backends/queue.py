@@ -1,7 +1,8 @@
 """The queue of writes behind, as commands and scripts: a stream of what waits, and a hash of the values it brings.
 
 Each change is one script, so that a write and its value come and go together. A field of the hash holds ``id | value``,
-so that who takes a write from the queue removes no value that a later one brought.
+so that who takes a write from the queue removes no value that a later one brought. What waits has no ttl, as it is no
+cache; a log in which nothing waits ends in a day, and until then no id is given twice.
 """
 
 from __future__ import annotations
@@ -15,32 +16,38 @@ from cachecraft.backends.scripts import Command, Plan, Replies, Script, reply_of
 GRAVES: Final = 10_000
 """Writes that were given up and are kept, roughly; the oldest go."""
 
+_DAY: Final = 86_400_000
+"""Milliseconds."""
 _KEY: Final = b"key"
 _WRITE: Final = b"write"
 
 ENQUEUE: Final = Script(
     "if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[4]) then return 1 + redis.call('HEXISTS', KEYS[2], ARGV[1]) end"
     " local id = redis.call('XADD', KEYS[1], '*', 'key', ARGV[1], 'write', ARGV[2])"
-    " redis.call('HSET', KEYS[2], ARGV[1], id .. '|' .. ARGV[3]) return 0"
+    " redis.call('HSET', KEYS[2], ARGV[1], id .. '|' .. ARGV[3]) redis.call('PERSIST', KEYS[1]) return 0"
 )
-_TAKE: Final = (
+_REST: Final = (
+    f"local function rest(log) if redis.call('XLEN', log) == 0 then redis.call('PEXPIRE', log, {_DAY}) end end "
+)
+_TAKE: Final = _REST + (
     "local function take(id) redis.call('XDEL', KEYS[1], id) local waiting = redis.call('HGET', KEYS[2], ARGV[1])"
     " if waiting and waiting:sub(1, #id + 1) == id .. '|' then redis.call('HDEL', KEYS[2], ARGV[1]) end end "
 )
-DELIVERED: Final = Script(_TAKE + "for at = 2, #ARGV do take(ARGV[at]) end")
+DELIVERED: Final = Script(_TAKE + "for at = 2, #ARGV do take(ARGV[at]) end rest(KEYS[1])")
 BURIED: Final = Script(
     _TAKE
     + "redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'key', ARGV[1], 'called', ARGV[2], 'write', ARGV[3],"
-    " 'error', ARGV[4]) take(ARGV[2])"
+    " 'error', ARGV[4]) take(ARGV[2]) rest(KEYS[1])"
+    " redis.call('PERSIST', KEYS[3])"
 )
 
 REVIVE: Final = Script(
-    "local dead = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ARGV[1])"
+    _REST + "local dead = redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', ARGV[1])"
     " for _, entry in ipairs(dead) do local fields = {}"
     " for at = 1, #entry[2], 2 do fields[entry[2][at]] = entry[2][at + 1] end"
     " redis.call('XADD', KEYS[1], '*', 'key', fields.key, 'write', fields.write)"
     " redis.call('XDEL', KEYS[3], entry[1]) end"
-    " return #dead"
+    " if #dead > 0 then redis.call('PERSIST', KEYS[1]) rest(KEYS[3]) end return #dead"
 )
 
 SCRIPTS: Final = (ENQUEUE, DELIVERED, BURIED, REVIVE)
@@ -57,7 +64,7 @@ def _waiting(_: Waiting, replies: Replies) -> tuple[Item, ...]:
 
 def _item(id_: bytes, told: Any) -> Item:
     fields = dict(zip(told[::2], told[1::2], strict=False))
-    return Item(id_, fields.get(_KEY, b"").decode("utf-8", "surrogateescape"), fields.get(_WRITE, b""))
+    return Item(id_, fields.get(_KEY, b"").decode("utf-8", "replace"), fields.get(_WRITE, b""))
 
 
 def _pending(_: Pending, replies: Replies) -> bytes | None:
