@@ -6,7 +6,7 @@ It adds types and documentation to what ``_cache`` and ``_decorators`` do, and n
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from cachecraft._behind import ROOM, writing_behind
 from cachecraft._cache import BareCache
@@ -315,7 +315,7 @@ class Cache(BareCache):
         coalesce: bool = False,
         attempts: int = 5,
         max_pending: int = ROOM,
-        on_unqueued: str = "write",
+        on_unqueued: Literal["write", "raise"] = "write",
     ) -> WriteBehindDecorator:
         """Write behind: a call waits in Redis until a worker (``cachecraft worker``) makes it, and returns at once.
 

@@ -270,9 +270,9 @@ def _answering(snapshot: weakref.WeakMethod[Callable[[], Snapshot]]) -> Callable
 _caches: Final[weakref.WeakSet[Life]] = weakref.WeakSet()
 
 
-def caches() -> list[Life]:
-    """Every cache of this process that has been configured."""
-    return [cache for cache in list(_caches) if cache._settings is not None]
+def caches(*, unused: bool = False) -> list[Life]:
+    """Every cache of this process that has been configured; with ``unused``, those too that are yet to be."""
+    return [cache for cache in list(_caches) if unused or cache._settings is not None]
 
 
 def _after_fork_in_child() -> None:

@@ -64,8 +64,8 @@ class Worker:
 
     @property
     def functions(self) -> list[str]:
-        """The cached functions behind which it delivers, as far as they are decorated by now."""
-        return [each.handle.subject.label for each in self._behinds()]
+        """The cached functions behind which it delivers: those in Redis, as far as they are decorated by now."""
+        return [each.handle.subject.label for each in self._behinds() if each.place() is not None]
 
     @property
     def settled(self) -> int:
@@ -134,7 +134,7 @@ class Worker:
             self._loop.call_soon_threadsafe(self._ended.set)
 
     def _behinds(self) -> list[Behind]:
-        handles = [handle for cache in self._caches or caches() for handle in list(cache._handles)]
+        handles = [handle for cache in self._caches or caches(unused=True) for handle in list(cache._handles)]
         return [handle.behind for handle in handles if handle.behind is not None]
 
     def _found(self) -> list[Delivery]:
@@ -148,30 +148,29 @@ class Worker:
         return new
 
     async def _serve(self, each: Delivery) -> None:
+        said = ""
         while not self._ended.is_set():
             try:
-                pause = await self._served(each)
+                stuck = await self._served(each)
             except BackendError as error:
-                log.warning("what waits behind %s waits on: %s", each.label, told(error))
-                pause = _REST
-            if pause:
-                await self._nap(pause)
+                stuck = f"what waits behind {each.label} waits on: {told(error)}"
+            if stuck and stuck != said:  # once, however long it lasts
+                log.warning("%s", stuck)
+            said = stuck
+            if stuck:
+                await self._nap(_REST)
 
-    async def _served(self, each: Delivery) -> float:
-        """Deliver what waits by now. Answers how long to rest."""
-        if each.behind.place() is None:  # closed, or turned off
-            return _REST
-        if not await each.turn():
-            return self._poll
-        waiting = await each.waiting()
+    async def _served(self, each: Delivery) -> str:
+        """Deliver what waits by now. Answers what stands in the way, if anything does."""
+        if each.behind.place() is None:
+            return f"what waits behind {each.label} waits on: its cache is closed, or turned off"
+        waiting = await each.waiting() if await each.turn() else ()
         if not waiting:
-            return self._poll
-        unknown = await each.deliver(waiting)
-        if unknown:
-            log.warning("%s; it is left to a worker that has", _unknown(each, unknown))
+            await self._nap(self._poll)
+        elif unknown := await each.deliver(waiting):
             await each.leave()
-            return _REST
-        return 0.0
+            return f"{_unknown(each, unknown)}; it is left to a worker that has"
+        return ""
 
     async def _nap(self, pause: float) -> None:
         try:

@@ -12,6 +12,7 @@ from cachecraft import Cache
 from cachecraft.cli.doctor import rules
 from cachecraft.cli.doctor.finding import Finding
 from cachecraft.cli.doctor.rights import NEEDED
+from cachecraft.worker import Worker
 from tests import states
 from tests.callers import until
 from tests.cli_kit import Shop, impatient, server, shop  # noqa: F401 - fixtures
@@ -247,6 +248,43 @@ def test_a_ttl_too_short_to_help_is_a_line_for_people(redis_url: str) -> None:
     assert found["numbers"]["about"] == "ttl"
     assert re.search(rf"warning +advice +{re.escape(found['summary'])}", shown)
     assert f"→ {found['remedy']}" in shown
+
+
+@pytest.mark.plain_keys
+def test_writes_that_wait_are_a_line_once_there_are_any(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.cli("CONFIG", "SET", "appendonly", "yes")
+
+    def judged() -> tuple[str, str]:
+        found = examined(server.url)[1]["writes behind"]
+        return found["level"], f"{found['summary']}; {found['remedy']}"
+
+    with Cache(server.url, namespace="shop") as cache:
+        get = cache.cached(key="item:{item}")(lambda item: "old")
+
+        @cache.write_behind(get, value="name", attempts=1)
+        def save(item: int, name: str) -> None:
+            if name == "bad":
+                raise ValueError
+
+        assert "writes behind" not in examined(server.url)[1]
+        save(1, "ann")
+        level, words = judged()
+        assert level == "good"
+        assert "1 write wait behind 1 function, the oldest for" in words
+        server.cli("CONFIG", "SET", "appendonly", "no")
+        assert judged()[0] == "warning"
+        assert "appendonly yes" in judged()[1]
+        server.cli("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+        assert judged()[0] == "bad"
+        assert "may evict them" in judged()[1]
+        monkeypatch.setattr(rules, "LATE", 0.0)
+        assert judged()[0] == "bad"
+        assert "cachecraft worker" in judged()[1]
+        server.cli("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        save(1, "bad")
+        Worker(cache).drain()
+        assert judged()[0] == "warning"
+        assert "1 were given up" in judged()[1]
 
 
 def test_where_nobody_publishes_there_is_no_advice_and_no_warning(redis_url: str) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from cachecraft import MISSING, BackendError, Cache
 from cachecraft.backends import transports
+from cachecraft.worker import Worker
 from tests import callers, states
 from tests.callers import Async, Gate, Sync, until
 from tests.redis_kit import colour  # noqa: F401 - a fixture
@@ -23,6 +24,7 @@ BUDGET = 3.0
 DOCUMENTED = (Path(__file__).parent.parent / "docs" / "faults.md").read_text(encoding="utf-8")
 (ACL,) = re.findall(r"^    ACL SETUSER app on >password (.*)$", DOCUMENTED, flags=re.MULTILINE)
 RIGHTS = [word for word in ACL.split() if word.startswith("+")]
+(TO_WRITE_BEHIND,) = re.findall(r"^    ACL SETUSER app (\+xadd.*)$", DOCUMENTED, flags=re.MULTILINE)
 (TO_LISTEN,) = re.findall(r"^    ACL SETUSER app (\+client.*)$", DOCUMENTED, flags=re.MULTILINE)
 
 
@@ -90,6 +92,53 @@ def test_each_missing_right_is_a_counted_miss_and_no_error(server: RedisServer, 
         else:
             assert made.stats.backend_errors + made.stats.journaled > 0
         assert (made.stats.wait_timeouts, made.stats.waits) == (0, 0)
+
+
+def _write_behind(made: Cache, colour: Colour) -> object:
+    """One call waits and is delivered, another is given up. Answers what was seen of it."""
+    table = ["old"]
+
+    @made.cached(ttl=60, key="behind:{item}")
+    @colour.loader
+    def get(item: int) -> str:
+        return table[-1]
+
+    @made.write_behind(get, value="name", attempts=1)
+    @colour.loader
+    def save(item: int, name: str) -> None:
+        if name == "bad":
+            raise ValueError
+        table.append(name)
+
+    colour(get(1))
+    colour(save(1, "ann"))
+    seen = [list(table), colour(get(1))]
+    try:
+        colour(save(1, "bad"))
+        Worker(made).drain()
+    except (BackendError, ValueError) as error:
+        return [*seen, type(error)]
+    return [*seen, list(table), colour(get(1)), made.stats.backend_errors]
+
+
+WELL = [["old"], "ann", ["old", "ann"], "ann", 0]
+
+
+@pytest.mark.plain_keys
+def test_the_documented_rights_are_enough_to_write_behind(server: RedisServer, colour: Colour) -> None:
+    url = _let_in(server, *ACL.split(), *TO_WRITE_BEHIND.split())
+    with Cache(url, namespace="shop") as made:
+        assert _write_behind(made, colour) == WELL
+    assert server.cli("ACL", "LOG") == []
+
+
+@pytest.mark.plain_keys
+@pytest.mark.parametrize("missing", TO_WRITE_BEHIND.split())
+def test_each_right_to_write_behind_is_needed(server: RedisServer, colour: Colour, missing: str) -> None:
+    """Without it calls are made at once, or the worker says that it cannot work."""
+    url = _let_in(server, *ACL.split(), *(word for word in TO_WRITE_BEHIND.split() if word != missing))
+    with Cache(url, namespace="shop") as made:
+        assert _write_behind(made, colour) != WELL
 
 
 def test_without_the_right_to_tell_others_all_goes_on_and_it_is_said_once(

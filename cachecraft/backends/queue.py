@@ -22,16 +22,19 @@ _KEY: Final = b"key"
 _WRITE: Final = b"write"
 
 ENQUEUE: Final = Script(
-    "if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[4]) then return 1 + redis.call('HEXISTS', KEYS[2], ARGV[1]) end"
+    "if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[4])"
+    " then return redis.call('HGET', KEYS[2], ARGV[1]) and 2 or 1 end"
     " local id = redis.call('XADD', KEYS[1], '*', 'key', ARGV[1], 'write', ARGV[2])"
     " redis.call('HSET', KEYS[2], ARGV[1], id .. '|' .. ARGV[3]) redis.call('PERSIST', KEYS[1]) return 0"
 )
 _REST: Final = (
     f"local function rest(log) if redis.call('XLEN', log) == 0 then redis.call('PEXPIRE', log, {_DAY}) end end "
 )
+# The value goes first: without the right to do both, what waits is made again rather than read for ever.
 _TAKE: Final = _REST + (
-    "local function take(id) redis.call('XDEL', KEYS[1], id) local waiting = redis.call('HGET', KEYS[2], ARGV[1])"
-    " if waiting and waiting:sub(1, #id + 1) == id .. '|' then redis.call('HDEL', KEYS[2], ARGV[1]) end end "
+    "local function take(id) local waiting = redis.call('HGET', KEYS[2], ARGV[1])"
+    " if waiting and waiting:sub(1, #id + 1) == id .. '|' then redis.call('HDEL', KEYS[2], ARGV[1]) end"
+    " redis.call('XDEL', KEYS[1], id) end "
 )
 DELIVERED: Final = Script(_TAKE + "for at = 2, #ARGV do take(ARGV[at]) end rest(KEYS[1])")
 BURIED: Final = Script(

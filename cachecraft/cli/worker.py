@@ -39,6 +39,9 @@ def worker(
     concurrency: Annotated[
         int, typer.Option("--concurrency", metavar="N", min=1, help="So many writes side by side.")
     ] = 16,
+    lease: Annotated[
+        float, typer.Option("--lease", metavar="S", help="Seconds until another goes on where this one died.")
+    ] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Deliver what waits, and end.")] = False,
     status: Annotated[bool, typer.Option("--status", help="Deliver nothing; tell how the queues stand.")] = False,
     retry_dead: Annotated[
@@ -59,7 +62,7 @@ def worker(
     def work() -> int:
         if status or retry_dead:
             return _told(Target.of(url, namespace), retry_dead, json)
-        found = Worker(*_caches(modules or [], url, namespace), concurrency=concurrency)
+        found = Worker(*_caches(modules or [], url, namespace), concurrency=concurrency, lease=lease)
         return _delivered(found, once, json)
 
     raise typer.Exit(ended(work))
@@ -98,7 +101,9 @@ def _delivered(found: Worker, once: bool, json: bool) -> int:
     logging.getLogger("cachecraft").addHandler(_stderr())
     functions = found.functions
     if not functions:
-        raise OptionError("none of these modules has a function under @write_behind, so there is nothing to deliver")
+        raise OptionError(
+            "nothing is to be delivered: none of these modules has a function under @write_behind and a cache in Redis"
+        )
     if once:
         settled, given_up = found.drain(), found.given_up
         if json:

@@ -13,7 +13,20 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Generic, Literal, TypeVar, assert_type
 
-from cachecraft import COLD, HOT, MISSING, Cache, Explanation, Jitter, cached, configure, hooks, invalidates, updates
+from cachecraft import (
+    COLD,
+    HOT,
+    MISSING,
+    Cache,
+    Explanation,
+    Jitter,
+    cached,
+    configure,
+    hooks,
+    invalidates,
+    updates,
+    write_behind,
+)
 from cachecraft._core.entry import Missing
 from cachecraft.stats import Stats
 
@@ -409,6 +422,27 @@ def caches() -> None:
     configure(url=None, nmaespace="shop")  # type: ignore[call-arg]  # there is no nmaespace
     configure("memory://", ["shop"])  # type: ignore[call-arg, arg-type]  # options are given by keyword
     configure(on_failover="hope")  # type: ignore[arg-type]  # flush or trust
+
+
+async def written_behind(cache: Cache) -> None:
+    @cache.cached
+    def get(key: int) -> str: ...
+
+    @cached
+    async def aget(key: int) -> str: ...
+
+    @cache.write_behind(get, value="name", coalesce=True, attempts=3, max_pending=10, on_unqueued="raise")
+    def save(key: int, name: str = "x") -> int: ...
+
+    @write_behind(aget, value=lambda key, name: name)
+    async def asave(key: int, name: str) -> int: ...
+
+    assert_type(save(1, name="a"), None)
+    assert_type(await asave(1, "a"), None)
+    save("1")  # type: ignore[arg-type]  # the signature is kept
+    cache.write_behind(get)  # type: ignore[call-arg]  # what does it return from now on?
+    cache.write_behind(print, value="name")  # type: ignore[arg-type]  # that is no cached function
+    cache.write_behind(get, value="name", on_unqueued="drop")  # type: ignore[arg-type]  # write or raise
 
 
 async def by_hand(cache: Cache) -> None:

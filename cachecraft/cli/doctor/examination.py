@@ -15,6 +15,7 @@ from cachecraft.cli.doctor.advising import advised
 from cachecraft.cli.doctor.finding import GOOD, UNKNOWN, Finding
 from cachecraft.cli.doctor.rights import rights
 from cachecraft.cli.figures import duration
+from cachecraft.cli.queues import standings
 from cachecraft.cli.server import Server
 from cachecraft.cli.slots import is_internal
 from cachecraft.cli.terminal import shown, text_of
@@ -54,6 +55,7 @@ def examine(server: Server, pool_size: int) -> Iterator[Finding]:
     yield _lasting(server)
     yield rules.pool(info, pool_size) if info else _untold("pool")
     yield rules.hit_rate(info) if info else _untold("hit rate")
+    yield from _behind(server, info)
     yield from advised(server.target)
 
 
@@ -111,3 +113,13 @@ def _lasting(server: Server) -> Finding:
 
 
 _NEVER: Final = -1
+
+
+def _behind(server: Server, info: rules.Info) -> Iterator[Finding]:
+    """Nothing, where no write waits."""
+    try:
+        found = standings(server, time.perf_counter() + PATIENCE)
+    except BackendRefused:  # a cache need not be allowed to ask, and there are none then
+        return
+    if found:
+        yield rules.behind(found, info)

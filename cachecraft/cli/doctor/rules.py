@@ -8,6 +8,7 @@ from typing import Final
 from cachecraft._settings import Settings
 from cachecraft.cli.doctor.finding import BAD, GOOD, UNKNOWN, WARNING, Finding
 from cachecraft.cli.figures import duration, many, percent, percentile, size, span
+from cachecraft.cli.queues import Standing
 from cachecraft.cli.terminal import shown
 
 Info = Mapping[str, str]
@@ -21,6 +22,8 @@ FULL: Final = 0.95
 NEARLY: Final = 0.8
 LISTENING: Final = "+client|tracking +subscribe +unsubscribe"
 """The rights that a near cache takes beyond those of any cache; who waits for a load goes without if need be."""
+LATE: Final = 60.0
+"""Seconds after which a write that waits should have been delivered."""
 LOOKUPS: Final = 1000
 """Fewer than that say nothing of a hit rate."""
 
@@ -168,6 +171,33 @@ def lasting(seen: int, names: Sequence[str], *, whole: bool) -> Finding:
         "no cache of ours stores such; find out who writes into this namespace, and give them another",
         numbers,
     )
+
+
+def behind(queues: Sequence[Standing], info: Info) -> Finding:
+    """Writes that wait are no cache: what is lost of them is lost."""
+    waiting, dead = sum(each.waiting for each in queues), sum(each.dead for each in queues)
+    oldest = max((each.oldest or 0.0 for each in queues), default=0.0)
+    left = [each.queue.function for each in queues if each.waiting and not each.served]
+    policy, aof = info.get("maxmemory_policy", "?"), info.get("aof_enabled") == "1"
+    numbers = {"waiting": waiting, "oldest_s": round(oldest, 1), "dead": dead, "unserved": left}
+    summary = f"{many(waiting, 'write')} wait behind {many(len(queues), 'function')}"
+    summary += f", the oldest for {span(oldest)}" * bool(waiting)
+    if left and oldest > LATE:
+        words = f"{summary}; nobody delivers those behind {shown(', '.join(left))}"
+        return Finding("writes behind", BAD, words, "start `cachecraft worker` with the module of these", numbers)
+    if policy.startswith("allkeys"):
+        remedy = "keep what waits on a server of its own, or CONFIG SET maxmemory-policy volatile-lfu"
+        return Finding("writes behind", BAD, f"{summary}; {shown(policy)} may evict them", remedy, numbers)
+    if dead:
+        remedy = "`cachecraft worker --status` tells why; then --retry-dead"
+        return Finding("writes behind", WARNING, f"{summary}; {dead:,} were given up", remedy, numbers)
+    if oldest > LATE:
+        remedy = "give the worker a higher --concurrency, or the function coalesce=True"
+        return Finding("writes behind", WARNING, summary, remedy, numbers)
+    if info and not aof:
+        remedy = "CONFIG SET appendonly yes: what waits is nowhere else"
+        return Finding("writes behind", WARNING, f"{summary}; a server that dies loses them", remedy, numbers)
+    return Finding("writes behind", GOOD, summary, None, numbers)
 
 
 def pool(info: Info, pool_size: int) -> Finding:
