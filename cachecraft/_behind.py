@@ -19,7 +19,7 @@ from typing import Any, Final, NamedTuple
 
 from cachecraft._cache import BareCache
 from cachecraft._callables import check_callable, is_async, label_of
-from cachecraft._core.behind import Enqueue, Fate, Item, Pending, Queue, loaded
+from cachecraft._core.behind import Enqueue, Fate, Item, Pending, Queue, loaded, waits
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import TOKEN, unpack
 from cachecraft._core.errors import (
@@ -261,25 +261,30 @@ class WriteBehind:
         return type(error)(f"a call of {self.label} cannot wait in Redis: {error}")
 
     def _queued(self, place: Remote, values: Any, key: str, sealed: Any) -> Flow[bool]:
-        """Have the call wait, then let the entry fall. False if it is to be made at once instead."""
-        queue, overtakes = self.behind.queue, False
-        try:
-            if isinstance(sealed, Exception):
-                unfit, overtakes = sealed, (yield from Pending(queue, key)) is not None
-            else:
-                fate = yield from Enqueue(queue, key, sealed[0], sealed[1], self.room)
-                if fate is Fate.QUEUED:
-                    yield from place.drop(values)
-                    return True
-                unfit, overtakes = self._full(), fate is Fate.OVERTAKES
-        except BackendError as error:
-            place.failed(error)
-            unfit = error
+        """Have the call wait. False if it is to be made at once instead."""
+        if isinstance(sealed, Exception):
+            unfit, overtakes = sealed, (yield from self._waits(place, key))
+        else:
+            enqueue = Enqueue(self.behind.queue, key, sealed[0], sealed[1], self.room)
+            fate = yield from waits(enqueue, place.drop(values))
+            if fate is Fate.QUEUED:
+                return True
+            if isinstance(fate, BackendError):
+                place.failed(fate)
+            unfit, overtakes = fate if isinstance(fate, BackendError) else self._full(), fate is Fate.OVERTAKES
         # What is made at once must not be undone later by what has waited longer.
         if overtakes or self.on_unqueued == "raise":
             raise unfit
         self._complain(unfit)
         return False
+
+    def _waits(self, place: Remote, key: str) -> Flow[bool]:
+        """Whether anything waits under the key, as far as that can be known."""
+        try:
+            return (yield from Pending(self.behind.queue, key)) is not None
+        except BackendError as error:
+            place.failed(error)
+            return False
 
     def _full(self) -> BackendError:
         return BackendError(

@@ -429,3 +429,110 @@ def test_a_static_method_can_be_decorated(cache: Cache, colour: Colour) -> None:
     colour(Repository().put(1, User(1, "bob")))
     Worker(cache).drain()
     assert users.writes == ["static ann", "static bob"]
+
+
+def test_where_an_invalidation_that_cannot_reach_redis_raises_a_call_that_waits_is_not_made_twice(
+    redis_url: str, redis_server: RedisServer, colour: Colour
+) -> None:
+    with Cache(redis_url, namespace="shop", on_unreachable="raise") as strict:
+        users = users_of(strict, colour)
+        colour(users.get(1))
+        redis_server.cli("ACL", "SETUSER", "default", "-unlink")
+        try:
+            with pytest.raises(BackendError):
+                colour(users.save(1, User(1, "ann")))
+        finally:
+            redis_server.cli("ACL", "SETUSER", "default", "+@all")
+        assert users.writes == []
+        Worker(strict).drain()
+        assert users.writes == ["ann"]
+
+
+# -- a worker's life ------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_in_a_program_of_its_own_goes_on_through_an_outage(
+    start_redis: Callable[..., RedisServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = start_redis()
+    with Cache(server.url, namespace="shop") as cache:
+        users = users_of(cache, Sync())
+        worker = Worker(cache, poll=0.01)
+        running = Sync().start(worker.run)
+        users.save(1, User(1, "ann"))
+        until(lambda: users.writes == ["ann"])
+        server.pause()
+        until(lambda: "waits on" in caplog.text)
+        server.resume()
+        until(lambda: not cache.stats.breaker_open and users.get(1).name == "ann")
+        users.save(1, User(1, "bob"))
+        until(lambda: users.writes == ["ann", "bob"])
+        worker.stop()
+        running.result(10)
+        assert caplog.text.count("waits on") == 1
+        assert server.cli("KEYS", "*:lease") == []  # another may go on at once
+
+
+def test_of_two_workers_one_delivers_and_the_other_goes_on_when_it_ends(cache: Cache) -> None:
+    users = users_of(cache, Sync())
+    one, two = Worker(cache, poll=0.01), Worker(cache, poll=0.01)
+    first = Sync().start(one.run)
+    users.save(1, User(1, "ann"))
+    until(lambda: one.settled == 1)
+    second = Sync().start(two.run)
+    users.save(1, User(1, "bob"))
+    until(lambda: users.writes == ["ann", "bob"])
+    assert two.settled == 0
+    one.stop()
+    first.result(10)
+    users.save(1, User(1, "cas"))
+    until(lambda: two.settled == 1)
+    two.stop()
+    second.result(10)
+    assert users.writes == ["ann", "bob", "cas"]
+
+
+def test_a_worker_that_is_cancelled_leaves_what_it_had_begun_to_be_made_again(cache: Cache) -> None:
+    async def scenario() -> None:
+        begun: list[str] = []
+        never = asyncio.Event()
+        colour = Async(asyncio.get_running_loop())
+        users = users_of(cache, colour)
+
+        @cache.write_behind(users.get, value="user")
+        async def hang(user_id: int, user: User) -> None:
+            begun.append(user.name)
+            if len(begun) == 1:
+                await never.wait()
+
+        await hang(1, User(1, "ann"))
+        task = asyncio.ensure_future(Worker(cache).arun())
+        while not begun:
+            await asyncio.sleep(0.001)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await users.get(1)).name == "ann"
+        assert await Worker(cache).adrain() == 1
+        assert begun == ["ann", "ann"]
+
+    asyncio.run(scenario())
+
+
+def test_functions_decorated_while_it_runs_are_delivered_too(cache: Cache) -> None:
+    worker = Worker(cache, poll=0.01)
+    running = Sync().start(worker.run)
+    users = users_of(cache, Sync())
+    users.save(1, User(1, "ann"))
+    until(lambda: users.writes == ["ann"])
+    worker.stop()
+    running.result(10)
+
+
+def test_a_worker_that_cannot_be_is_told() -> None:
+    with pytest.raises(OptionError, match="concurrency=0"):
+        Worker(concurrency=0)
+    with pytest.raises(OptionTypeError, match="batch='x'"):
+        Worker(batch="x")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="lease=-1"):
+        Worker(lease=-1)

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any, ClassVar, Final
 
 from cachecraft._core.effects import Flow, Load, Remote
+from cachecraft._core.errors import BackendError
 from cachecraft._core.ports import Run
 
 QUEUES: Final = "behind~:"
@@ -135,6 +136,21 @@ class Revive(Remote[int]):
 
     queue: Queue
     count: int
+
+
+def waits(effect: Enqueue, drop: Flow[Any]) -> Flow[Fate | BackendError]:
+    """Have a write wait, and once it does let the entry of its key fall by ``drop``. Answers why it cannot wait, if so.
+
+    In this order: a load that begins after the entry fell finds the value that waits, and one that began before finds
+    that it may not be stored.
+    """
+    try:
+        fate = yield from effect
+    except BackendError as error:
+        return error
+    if fate is Fate.QUEUED:
+        yield from drop
+    return fate
 
 
 def loaded(
