@@ -6,6 +6,7 @@ It adds types and documentation to what ``_cache`` and ``_decorators`` do, and n
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from datetime import timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from cachecraft._behind import ROOM, writing_behind
@@ -313,7 +314,7 @@ class Cache(BareCache):
         *,
         value: str | Callable[..., Any],
         coalesce: bool = False,
-        attempts: int = 5,
+        retry_for: float | str | timedelta = "5m",
         max_pending: int = ROOM,
         on_unqueued: Literal["write", "raise"] = "write",
     ) -> WriteBehindDecorator:
@@ -329,7 +330,8 @@ class Cache(BareCache):
             function: the cached function, for the arguments the two share by name.
             value: what ``function`` returns from now on: the name of a parameter, or a function of the arguments.
             coalesce: of calls that wait together for the same key only the last need be made.
-            attempts: how often a call is tried; then it is put aside (``cachecraft worker --status``).
+            retry_for: a call that fails is tried again for so long, with growing pauses, then put aside (see ``cachecraft
+                worker --status``); five minutes by default, 0 for once only. Later ones of its key wait meanwhile.
             max_pending: so many calls may wait behind ``function``.
             on_unqueued: what to do with a call that cannot wait, because Redis is out of reach, too many wait, or an
                 argument cannot be serialized: ``"write"`` makes it at once, ``"raise"`` raises. What would overtake
@@ -342,7 +344,7 @@ class Cache(BareCache):
         options = {
             "value": value,
             "coalesce": coalesce,
-            "attempts": attempts,
+            "retry_for": retry_for,
             "max_pending": max_pending,
             "on_unqueued": on_unqueued,
         }

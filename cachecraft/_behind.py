@@ -31,6 +31,7 @@ from cachecraft._core.errors import (
     told,
 )
 from cachecraft._core.keys import qualified_name
+from cachecraft._core.policy import seconds
 from cachecraft._core.sites import called_from, writing
 from cachecraft._decorators import Handle, handle_of
 from cachecraft._drivers import through
@@ -171,8 +172,12 @@ class WriteBehind:
         self.coalesce = options["coalesce"]
         if not isinstance(self.coalesce, bool):
             raise OptionTypeError(f"coalesce={self.coalesce!r} must be True or False")
-        self.attempts = _count("attempts", options["attempts"])
-        self.room = _count("max_pending", options["max_pending"])
+        self.retry_for = seconds(options["retry_for"], "retry_for", zero=True)
+        self.room = options["max_pending"]
+        if isinstance(self.room, bool) or not isinstance(self.room, int):
+            raise OptionTypeError(f"max_pending={self.room!r} must be a whole number")
+        if self.room < 1:
+            raise OptionError(f"max_pending={self.room!r} must be at least 1")
         self.on_unqueued = options["on_unqueued"]
         if self.on_unqueued not in ("write", "raise"):
             raise OptionError(f"on_unqueued={self.on_unqueued!r} must be 'write' or 'raise'")
@@ -332,14 +337,6 @@ def writing_behind(cache: BareCache, function: Any, options: Mapping[str, Any]) 
         return Writer(fn, writer.call)
 
     return decorator
-
-
-def _count(option: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise OptionTypeError(f"{option}={value!r} must be a whole number")
-    if value < 1:
-        raise OptionError(f"{option}={value!r} must be at least 1")
-    return value
 
 
 def _annotations(fn: Callable[..., Any]) -> list[Any]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
 from concurrent.futures import Executor
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import tenacity
@@ -28,12 +28,15 @@ T = TypeVar("T")
 log: Final = logging.getLogger("cachecraft")
 
 _MARK: Final = b"W"
-_PAUSES: Final = tenacity.wait_random_exponential(multiplier=0.1, max=5)
+_PAUSES: Final = tenacity.wait_random_exponential(multiplier=0.1, max=30)
 """Seconds between two attempts."""
 
+_DEEP: Final = 10
+"""Batches that are read at a time in search of what can be begun: many may wait behind a call that fails."""
 
-class _Lost(Exception):
-    """It is another's turn."""
+
+class _Left(Exception):
+    """What was not yet made is left in the queue: it is another's turn, or we are to end."""
 
 
 class Delivery:
@@ -50,6 +53,11 @@ class Delivery:
         self._lease = lease
         self._held = b""
         self._beat: Lease | None = None
+        self._busy: dict[str, asyncio.Task[None]] = {}
+        """The keys of which something is being made. Nobody else begins with one of theirs."""
+        self._leaving = asyncio.Event()
+        self._trouble: BaseException | None = None
+        """What somebody met who is not busy any more."""
         self.settled = 0
         """How many writes have been taken from the queue."""
         self.given_up = 0
@@ -60,24 +68,33 @@ class Delivery:
     async def turn(self) -> bool:
         """Whether it is ours to deliver, now."""
         name = self.behind.queue.lease
-        if await self._ours():
+        if await self._ours(self._held):
             return True
         self._forget()
         held = _MARK + os.urandom(TOKEN)
         if not await self._ask(Claim(name, held, self._lease)):
             return False
         self._held, self._beat = held, self._place.hold(name, held, self._lease)
+        self._leaving.clear()
         return True
 
-    async def _ours(self) -> bool:
-        return bool(self._held) and await self._ask(Renew(self.behind.queue.lease, self._held, self._lease))
+    async def _ours(self, held: bytes) -> bool:
+        return bool(held) and await self._ask(Renew(self.behind.queue.lease, held, self._lease))
 
     async def leave(self) -> None:
-        """Let another worker have its turn."""
+        """End what is being made, and let another worker have its turn."""
+        self._leaving.set()
+        if self._busy:
+            await asyncio.wait(self._busy.values())
         held = self._held
         self._forget()
         if held:
             await self._ask(Release(self.behind.queue.lease, held))
+
+    def cancel(self) -> None:
+        """End what is being made in the middle. What runs in a thread cannot be ended."""
+        for task in self._busy.values():
+            task.cancel()
 
     def _forget(self) -> None:
         if self._beat is not None:
@@ -86,40 +103,69 @@ class Delivery:
 
     # -- what waits ------------------------------------------------------------------------------------------
 
-    async def waiting(self) -> tuple[Item, ...]:
+    async def waiting(self, after: bytes = b"") -> tuple[Item, ...]:
         """The oldest that wait."""
-        return await self._ask(Waiting(self.behind.queue, self._batch))
+        return await self._ask(Waiting(self.behind.queue, after, self._batch))
 
-    async def deliver(self, items: Iterable[Item]) -> str | None:
-        """Deliver them, those of one key in their order. Answers the name of a function that is not known here."""
-        keys: dict[str, list[Item]] = {}
-        for item in items:
-            keys.setdefault(item.key, []).append(item)
-        # Whatever one comes to, the others are through before anybody goes on.
-        outcomes = await asyncio.gather(*map(self._in_order, keys.values()), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException) and not isinstance(outcome, (_Lost, Unknown)):
-                raise outcome
-        return next((str(outcome) for outcome in outcomes if isinstance(outcome, Unknown)), None)
+    async def begin(self) -> bool:
+        """Begin to deliver the oldest that wait, but those whose key is busy. Answers whether anything waits."""
+        met: set[str] = set()
+        page = await self.waiting()
+        waits, more = bool(page), _DEEP
+        while page:
+            keys: dict[str, list[Item]] = {}
+            for item in page:
+                keys.setdefault(item.key, []).append(item)
+            # Of a key that was met, older ones may wait yet.
+            for key in keys.keys() - met - self._busy.keys():
+                task = self._busy[key] = asyncio.ensure_future(self._in_order(keys[key], self._held))
+                task.add_done_callback(partial(self._ended, key))
+            met |= keys.keys()
+            more -= 1
+            full = len(page) == self._batch and len(self._busy) < self._batch
+            page = await self.waiting(page[-1].id) if full and more else ()
+        return waits
 
-    async def _in_order(self, items: list[Item]) -> None:
+    async def pause(self, seconds: float) -> None:
+        """Until all that was begun is done, but no longer than this."""
+        if self._busy:
+            await asyncio.wait(self._busy.values(), timeout=seconds)
+
+    def unknown(self) -> str | None:
+        """The name of a function that something waits for and that is not known here, if that was met since.
+
+        Raises:
+            Exception: what else was met since.
+        """
+        trouble, self._trouble = self._trouble, None
+        if trouble is None or isinstance(trouble, Unknown):
+            return None if trouble is None else str(trouble)
+        raise trouble
+
+    def _ended(self, key: str, task: asyncio.Task[None]) -> None:
+        del self._busy[key]
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, _Left):
+            self._trouble = error
+
+    async def _in_order(self, items: list[Item], held: bytes) -> None:
         """Those of one key.
 
         Raises:
             Unknown: one is of a function that is not known here; it and what comes after it are left.
-            _Lost: it is another's turn by now, and what is not yet made is left to it.
+            _Left: what is not yet made is left.
         """
         calls = [self._read(item) for item in items]
         passed_over: list[bytes] = []
-        async with self._seats:
-            for item, call, after in zip(items, calls, [*calls[1:], None], strict=True):
-                if isinstance(call, Unknown):
-                    raise call
-                if _superseded(call, after):
-                    passed_over.append(item.id)
-                    continue
-                await self._settle(item, call, passed_over)
-                passed_over = []
+        for item, call, after in zip(items, calls, [*calls[1:], None], strict=True):
+            if isinstance(call, Unknown):
+                raise call
+            if _superseded(call, after):
+                passed_over.append(item.id)
+                continue
+            error = call if isinstance(call, Exception) else await self._made(call, held)
+            await self._settle(item, call, error, passed_over)
+            passed_over = []
 
     def _read(self, item: Item) -> Call | Exception:
         try:
@@ -127,49 +173,60 @@ class Delivery:
         except Exception as error:  # the bytes are untrusted
             return error
 
-    async def _settle(self, item: Item, call: Call | Exception, passed_over: list[bytes]) -> None:
-        """Make the write, or put it aside; then let the entry fall, so that nobody keeps what was there before."""
-        error = call if isinstance(call, Exception) else await self._made(call)
-        queue = self.behind.queue
-        if error is None:
-            await self._ask(Delivered(queue, item.key, (*passed_over, item.id)))
-        else:
-            what = call.writer.label if isinstance(call, Call) else "what waits"
-            log.error("%s behind %s is given up and put aside: %s", what, self.label, told(error))
-            self.given_up += 1
-            await self._ask(Buried(queue, item, f"{type(error).__qualname__}: {told(error)}"))
-        self.settled += 1 + (len(passed_over) if error is None else 0)
-        writing.set(Cause(write=call.writer.label if isinstance(call, Call) else self.label))
-        if item.key.startswith(queue.prefix):  # else it is none of ours
-            await self.behind.cache.driver.arun(self._place.keeper.delete(item.key))
-
-    async def _made(self, call: Call) -> Exception | None:
-        """Make a write, as often as it may be tried. Answers what it raised the last time."""
+    async def _made(self, call: Call, held: bytes) -> Exception | None:
+        """Make a write, for as long as it may be tried. Answers what it raised the last time."""
         trying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(call.writer.attempts),
+            stop=tenacity.stop_after_delay(call.writer.retry_for),
             wait=_PAUSES,
+            sleep=self._pause_between,
             retry=tenacity.retry_if_exception(
-                lambda error: isinstance(error, Exception) and not isinstance(error, _Lost)
+                lambda error: isinstance(error, Exception) and not isinstance(error, _Left)
             ),
             reraise=True,
         )
         try:
-            await trying(self._attempt, call)
-        except _Lost:
+            await trying(self._attempt, call, held)
+        except _Left:
             raise
         except Exception as error:
             return error
         return None
 
-    async def _attempt(self, call: Call) -> None:
-        # Who was stopped for longer than its lease finds here that another goes on in its place.
+    async def _attempt(self, call: Call, held: bytes) -> None:
+        async with self._seats:
+            # Who was stopped for longer than its lease finds here that another goes on in its place.
+            try:
+                ours = not self._leaving.is_set() and await self._ours(held)
+            except BackendError as error:
+                raise _Left from error
+            if not ours:
+                raise _Left
+            await call.writer.deliver(call.args, call.kwargs, self._threads)
+
+    async def _pause_between(self, seconds: float) -> None:
         try:
-            ours = await self._ours()
-        except BackendError:
-            ours = False
-        if not ours:
-            raise _Lost
-        await call.writer.deliver(call.args, call.kwargs, self._threads)
+            await asyncio.wait_for(self._leaving.wait(), seconds)
+        except TimeoutError:
+            return
+        raise _Left
+
+    async def _settle(
+        self, item: Item, call: Call | Exception, error: Exception | None, passed_over: list[bytes]
+    ) -> None:
+        """Take it from the queue, or put it aside; then let the entry fall: nobody keeps what was there before."""
+        queue = self.behind.queue
+        name = call.writer.label if isinstance(call, Call) else "what waits"
+        if error is None:
+            await self._ask(Delivered(queue, item.key, (*passed_over, item.id)))
+        else:
+            log.error("%s behind %s is given up and put aside: %s", name, self.label, told(error))
+            self.given_up += 1
+            passed_over = []
+            await self._ask(Buried(queue, item, f"{type(error).__qualname__}: {told(error)}"))
+        self.settled += 1 + len(passed_over)
+        writing.set(Cause(write=name))
+        if item.key.startswith(queue.prefix):  # else it is none of ours
+            await self.behind.cache.driver.arun(self._place.keeper.delete(item.key))
 
     @property
     def _place(self) -> Place:

@@ -97,7 +97,7 @@ class Worker:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self._end()
+            await self._end(cut=not self._ended.is_set())
 
     def drain(self) -> int:
         """Deliver until nothing waits. Answers how many writes that were, those given up among them.
@@ -115,12 +115,10 @@ class Worker:
             for each in self._found():
                 while each.behind.place() is not None and not self._ended.is_set():
                     turn = await each.turn()
-                    waiting = await each.waiting()
-                    if not waiting:
+                    if not (await each.begin() if turn else await each.waiting()):
                         break
-                    if not turn:
-                        await self._nap(self._poll)
-                    elif unknown := await each.deliver(waiting):
+                    await (each.pause(self._poll) if turn else self._nap(self._poll))
+                    if unknown := each.unknown():
                         raise OptionError(f"{_unknown(each, unknown)}; import the module that has it")
         finally:
             await self._end()
@@ -164,10 +162,11 @@ class Worker:
         """Deliver what waits by now. Answers what stands in the way, if anything does."""
         if each.behind.place() is None:
             return f"what waits behind {each.label} waits on: its cache is closed, or turned off"
-        waiting = await each.waiting() if await each.turn() else ()
-        if not waiting:
+        if await each.turn() and await each.begin():
+            await each.pause(self._poll)
+        else:
             await self._nap(self._poll)
-        elif unknown := await each.deliver(waiting):
+        if unknown := each.unknown():
             await each.leave()
             return f"{_unknown(each, unknown)}; it is left to a worker that has"
         return ""
@@ -184,14 +183,15 @@ class Worker:
         self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="cachecraft-worker")
         self._deliveries.clear()
 
-    async def _end(self) -> None:
-        # What runs in a thread runs to its end, before anybody else may have a turn.
-        await asyncio.to_thread(self._threads.shutdown)
+    async def _end(self, *, cut: bool = False) -> None:
         for each in self._deliveries.values():
+            if cut:
+                each.cancel()
             try:
                 await each.leave()
             except BackendError:
                 pass  # it ends by itself
+        self._threads.shutdown(wait=False)
 
     def __repr__(self) -> str:
         return f"<Worker: {', '.join(self.functions) or 'nothing yet'}>"

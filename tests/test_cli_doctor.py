@@ -261,7 +261,7 @@ def test_writes_that_wait_are_a_line_once_there_are_any(server: RedisServer, mon
     with Cache(server.url, namespace="shop") as cache:
         get = cache.cached(key="item:{item}")(lambda item: "old")
 
-        @cache.write_behind(get, value="name", attempts=1)
+        @cache.write_behind(get, value="name", retry_for=0)
         def save(item: int, name: str) -> None:
             if name == "bad":
                 raise ValueError

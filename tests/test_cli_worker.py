@@ -26,7 +26,7 @@ APP = """
     def get_user(user_id: int) -> str:
         return "as the table has it"
 
-    @write_behind(get_user, value="name", attempts=1)
+    @write_behind(get_user, value="name", retry_for=0)
     def save_user(user_id: int, name: str) -> None:
         if name == "bad":
             raise ValueError("no such name")

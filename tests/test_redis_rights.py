@@ -103,7 +103,7 @@ def _write_behind(made: Cache, colour: Colour) -> object:
     def get(item: int) -> str:
         return table[-1]
 
-    @made.write_behind(get, value="name", attempts=1)
+    @made.write_behind(get, value="name", retry_for=0)
     @colour.loader
     def save(item: int, name: str) -> None:
         if name == "bad":

@@ -102,9 +102,10 @@ class Pending(Remote[bytes | None]):
 
 @dataclass(slots=True, frozen=True)
 class Waiting(Remote[tuple[Item, ...]]):
-    """Read the oldest writes that wait."""
+    """Read the oldest writes that wait; those that came ``after`` one, if it is given."""
 
     queue: Queue
+    after: bytes
     count: int
 
 

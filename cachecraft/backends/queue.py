@@ -61,6 +61,12 @@ def _call(sha: str, queue: Queue, *arguments: Any) -> list[Command]:
     return [("EVALSHA", sha, 3, queue.log, queue.pending, queue.dead, *arguments)]
 
 
+def _next(id_: bytes) -> bytes:
+    """The least id above one; servers before 6.2 know no other way to say "after"."""
+    time, _, number = id_.partition(b"-")
+    return b"%b-%d" % (time, int(number) + 1) if id_ else b"-"
+
+
 def _waiting(_: Waiting, replies: Replies) -> tuple[Item, ...]:
     return tuple(_item(*entry) for entry in replies[0])
 
@@ -78,7 +84,7 @@ def _pending(_: Pending, replies: Replies) -> bytes | None:
 PLANS: Final[dict[type[Remote[Any]], Plan]] = {
     Enqueue: Plan(lambda e: _call(_ENQUEUE, e.queue, e.key, e.write, e.value, e.room), lambda e, r: Fate(r[0])),
     Pending: Plan(lambda e: [("HGET", e.queue.pending, e.key)], _pending),
-    Waiting: Plan(lambda e: [("XRANGE", e.queue.log, "-", "+", "COUNT", e.count)], _waiting),
+    Waiting: Plan(lambda e: [("XRANGE", e.queue.log, _next(e.after), "+", "COUNT", e.count)], _waiting),
     Delivered: Plan(lambda e: _call(_DELIVERED, e.queue, e.key, *e.ids), reply_of),
     Buried: Plan(
         lambda e: _call(_BURIED, e.queue, e.item.key, e.item.id, e.item.write, e.error, GRAVES),

@@ -431,7 +431,7 @@ async def written_behind(cache: Cache) -> None:
     @cached
     async def aget(key: int) -> str: ...
 
-    @cache.write_behind(get, value="name", coalesce=True, attempts=3, max_pending=10, on_unqueued="raise")
+    @cache.write_behind(get, value="name", coalesce=True, retry_for="1h", max_pending=10, on_unqueued="raise")
     def save(key: int, name: str = "x") -> int: ...
 
     @write_behind(aget, value=lambda key, name: name)
