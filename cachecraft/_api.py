@@ -330,7 +330,7 @@ class Cache(BareCache):
             function: the cached function, for the arguments the two share by name.
             value: what ``function`` returns from now on: the name of a parameter, or a function of the arguments.
             coalesce: of calls that wait together for the same key only the last need be made.
-            retry_for: a call that fails is tried again for so long, with growing pauses, then put aside (see ``cachecraft
+            retry_for: a call that fails is tried again for so long, with growing pauses, then put aside (``cachecraft
                 worker --status``); five minutes by default, 0 for once only. Later ones of its key wait meanwhile.
             max_pending: so many calls may wait behind ``function``.
             on_unqueued: what to do with a call that cannot wait, because Redis is out of reach, too many wait, or an
