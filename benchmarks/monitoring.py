@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from cachecraft import Cache
 from cachecraft._core.heat import Heat
+from cachecraft._core.notes import Lately
+from cachecraft._telling import Teller
 from cachecraft.integrations.prometheus import register
 from cachecraft.reports import Reporter
 
@@ -55,7 +57,7 @@ def main() -> None:
         cache = cache_of(functions, entries)
         registry = CollectorRegistry()
         register(cache, registry=registry)
-        reporter = Reporter(cache.snapshot, Heat())
+        reporter = Reporter(Teller(cache), Heat(), Lately())
         report = reporter.content() or b""
         row = (
             milliseconds(cache.snapshot, rounds),

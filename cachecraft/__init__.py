@@ -15,6 +15,7 @@ The house, from the top; imports point down only:
     _by_hand          what is done by hand, each operation once
     _making           what a cache is made of, made of its settings
     _books            the counters of each function, of those that are gone too
+    _telling          what a cache tells others of itself
     _wrappers         writes the wrapper of each function: a hit in memory in a few lines
     _callables        what a callable says of itself: its parameters, its name, whether it is async
     _drivers, _crew   runs flows, for threads and for tasks, and what goes on behind the callers' backs

@@ -25,6 +25,7 @@ from cachecraft._core.ports import Backend, Keeper
 from cachecraft._drivers import Driver
 from cachecraft._making import dialling, made
 from cachecraft._settings import OPTIONS, Settings, environment, redacted, switched_off
+from cachecraft._telling import Teller
 from cachecraft.backends import listener
 from cachecraft.backends.guard import UNGUARDED, Guard
 from cachecraft.backends.memory import EMPTY
@@ -123,8 +124,7 @@ class Life:
                 raise ClosedError("this cache is closed; make another")
             if log_event not in self._hooks and log.isEnabledFor(logging.DEBUG):
                 self._hooks.append(log_event)
-            # Weakly: what is made here must not keep the cache alive.
-            keeper, driver, publisher = made(settings, self._hooks, _answering(weakref.WeakMethod(self.snapshot)))
+            keeper, driver, publisher = made(settings, self._hooks, Teller(self))
             hand = ByHand(self, settings, keeper, self.books.enter(driver, BY_HAND))
             if self._driver is None:  # else a destructor was here first, and functions are bound to what it made
                 self._hand, self._keeper, self._driver = hand, keeper, driver
@@ -257,14 +257,6 @@ def _let_go(driver: Driver | None, keeper: Keeper | None) -> None:
     backend = _shut(driver, keeper)
     if backend is not None:
         backend.close()
-
-
-def _answering(snapshot: weakref.WeakMethod[Callable[[], Snapshot]]) -> Callable[[], Snapshot | None]:
-    def answer() -> Snapshot | None:
-        count = snapshot()
-        return None if count is None else count()
-
-    return answer
 
 
 _caches: Final[weakref.WeakSet[Life]] = weakref.WeakSet()

@@ -5,7 +5,6 @@ It opens nothing, and knows neither when it is asked nor for how long the cache 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from cachecraft._core.calls import prefix_of
@@ -14,6 +13,7 @@ from cachecraft._core.ports import Keeper
 from cachecraft._crew import Crew
 from cachecraft._drivers import Driver
 from cachecraft._settings import Settings
+from cachecraft._telling import Teller
 from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.guard import Guard
 from cachecraft.backends.listener import listener_for
@@ -25,13 +25,9 @@ from cachecraft.backends.redis import RedisBackend
 from cachecraft.backends.remote_keeper import RemoteKeeper
 from cachecraft.reports import Reporter
 from cachecraft.serializers import MsgpackSerializer
-from cachecraft.stats import Snapshot
-
-Snapshots = Callable[[], Snapshot | None]
-"""Answers what a cache has counted, or ``None`` once it is gone."""
 
 
-def made(settings: Settings, hooks: Hooks, snapshots: Snapshots) -> tuple[Keeper, Driver, Publisher | None]:
+def made(settings: Settings, hooks: Hooks, teller: Teller) -> tuple[Keeper, Driver, Publisher | None]:
     if settings.url.startswith("memory://"):
         return LocalKeeper(_memory(settings), hooks), Driver(None, Crew()), None
     serializer = settings.serializer or MsgpackSerializer()
@@ -45,7 +41,7 @@ def made(settings: Settings, hooks: Hooks, snapshots: Snapshots) -> tuple[Keeper
     if settings.publish_stats is not None:
         remote.publisher = Publisher(
             addressed,
-            Reporter(snapshots, remote.heat, remote.unkept),
+            Reporter(teller, remote.heat, remote.lately),
             prefix=prefix_of(settings.namespace),
             period=settings.publish_stats,
             may=lambda: not (guard.breaker.open or guard.journal),

@@ -1,21 +1,39 @@
 """What the counters of a cache advise: short findings, each with its remedy, for ``cachecraft doctor`` and for people.
 
 A finding says what was counted in this process, and nothing else; below a fair number of calls there is none. The rules
-are pure: whoever has the counters of another process can ask them too (``advise``).
+are pure: whoever has the counters of another process can ask them too (``advise``). Of a cache it knows
+what it looks at, and no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, Protocol
 
-from cachecraft._cache import BareCache
+from cachecraft._core.ports import Keeper
 from cachecraft._core.samples import never_alike
+from cachecraft._core.tally import NUMBERS
+from cachecraft.stats import Counted
 
 ENOUGH: Final = 100
 """Loads, or misses, below which nothing is said."""
 FEW: Final = 10
+_CLOSURES: Final = 10
+"""Functions of one name that are asked what they know."""
+
+
+class Advised(Protocol):
+    """A cache, as far as it is looked at here."""
+
+    @property
+    def enabled(self) -> bool: ...
+    @property
+    def keeper(self) -> Keeper: ...
+    @property
+    def _handles(self) -> Iterable[Any]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +73,46 @@ class Facts:
         return int(self.numbers.get(name, 0))
 
 
-def advice(cache: BareCache) -> list[Advice]:
+def advice(cache: Advised) -> list[Advice]:
     """All findings on the functions of a cache that is in use; none on one that is off, closed or not yet opened."""
-    if not cache.enabled:
-        return []
-    facts = [_facts(cache, handle) for handle in list(cache._handles) if handle._function is not None]
+    fallen = _fallen(cache)
+    facts = [
+        Facts(
+            function=handle.subject.label,
+            numbers=handle.stats.as_dict(),
+            reasons=handle.stats.reasons,
+            **_known(handle, place, fallen),
+        )
+        for handle, place in places(cache)
+    ]
     return [each for about in sorted(facts, key=lambda each: each.function) for each in advise(about)]
+
+
+def advice_on(cache: Advised, functions: Mapping[str, Counted]) -> list[Advice]:
+    """The findings on these counters, in their order: by name, so the closures that one factory made are one function.
+
+    Of those is told what they agree on. Of what has hardly loaded anything, nothing is said.
+    """
+    named: dict[str, list[tuple[Any, Any]]] = {}
+    for handle, place in places(cache):
+        named.setdefault(handle.subject.label, []).append((handle, place))
+    fallen, found = _fallen(cache), list[Advice]()
+    for name, counted in functions.items():
+        tally = counted.tally
+        if name in named and tally.loads >= FEW:
+            known, *others = [_known(*each, fallen) for each in islice(named[name], _CLOSURES)]
+            agreed = {about: said for about, said in known.items() if all(each[about] == said for each in others)}
+            numbers = {number: getattr(tally, number) for number in NUMBERS}
+            found += advise(Facts(function=name, numbers=numbers, reasons=tally.reasons, **agreed))
+    return found
+
+
+def places(cache: Advised) -> Iterator[tuple[Any, Any]]:
+    """The functions in use of a cache, each with where its results are kept: of a near one, what it has in Redis."""
+    for handle in list(cache._handles) if cache.enabled else ():
+        function = handle._function
+        if function is not None:
+            yield handle, getattr(function, "remote", function)
 
 
 def advise(facts: Facts) -> Iterator[Advice]:
@@ -158,21 +210,34 @@ _RULES: Final = {
     "tags": _tags,
     "verify": _verify,
 }
+COUNTED: Final = frozenset(_RULES) - {"tags"}
+"""Checks for which counters are enough, of whichever process."""
 
 
-def _facts(cache: BareCache, handle: Any) -> Facts:
-    function = handle._function
-    place = getattr(function, "remote", function)  # of a near one, what it has in Redis
+_Fallen = Callable[[str], Sequence[str] | None]
+"""The tags that ever fell here, without the prefix that is given; ``None`` if there were too many to remember."""
+
+
+def _fallen(cache: Advised) -> _Fallen:
+    @functools.cache  # there may be many of either, functions and tags
+    def under(prefix: str) -> list[str] | None:
+        fallen = cache.keeper.trail.tags
+        if fallen is None:
+            return None
+        return [name.removeprefix(prefix).removeprefix("~tag:") for name in set(fallen) if name.startswith(prefix)]
+
+    return under
+
+
+def _known(handle: Any, place: Any, fallen: _Fallen) -> dict[str, Any]:
+    """What only its own process can tell of a function."""
     ttl = place.policy.ttl
-    return Facts(
-        function=handle.subject.label,
-        numbers=handle.stats.as_dict(),
-        reasons=handle.stats.reasons,
-        ttl=None if callable(ttl) else ttl,
-        different=place.samples.always_different() or _different(handle.subject, getattr(place, "table", None)),
-        refusal=place.notes.last("refused"),
-        idle_tags=_idle_tags(handle.subject, place.prefix, cache.keeper.trail.tags),
-    )
+    return {
+        "ttl": None if callable(ttl) else ttl,
+        "different": place.samples.always_different() or _different(handle.subject, getattr(place, "table", None)),
+        "refusal": place.notes.last("refused"),
+        "idle_tags": _idle_tags(handle.subject, fallen(place.prefix)),
+    }
 
 
 def _different(subject: Any, table: Any) -> list[str]:
@@ -180,9 +245,8 @@ def _different(subject: Any, table: Any) -> list[str]:
     return [] if table is None else never_alike(subject.keyed, table.call_keys())
 
 
-def _idle_tags(subject: Any, prefix: str, fallen: set[str] | None) -> list[str]:
+def _idle_tags(subject: Any, fallen: Sequence[str] | None) -> list[str]:
     if fallen is None or not subject.tags:
         return []
-    names = [tag.removeprefix(prefix).removeprefix("~tag:") for tag in set(fallen) if tag.startswith(prefix)]
-    idle = [template for template in subject.tags if not any(map(template.may_render, names))]
+    idle = [template for template in subject.tags if not any(map(template.may_render, fallen))]
     return [template.text for template in idle] if len(idle) == len(subject.tags) else []

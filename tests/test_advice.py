@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cachecraft import Cache
-from cachecraft.advice import Facts, advice, advise
+from cachecraft.advice import Facts, advice, advice_on, advise
 from tests.callers import PATIENCE, Async, Gate, Sync, until
 from tests.clock import FakeClock
 
@@ -232,6 +232,27 @@ def test_the_rules_need_counters_only() -> None:
     (found,) = advise(Facts(function="f", numbers={"loads": 500, "hits": 2, "misses": 500}))
     assert (found.check, found.as_dict()["function"]) == ("hits", "f")
     assert str(found).startswith("f: its results are hardly ever asked for again")
+
+
+def test_closures_of_one_name_are_one_function_of_which_is_told_what_they_agree_on(
+    cache: Cache, clock: FakeClock
+) -> None:
+    def made(ttl: float) -> Any:
+        @cache.cached(ttl=ttl, key=f"k{ttl}:{{x}}", tags=["t"])
+        def find(x: int) -> int:
+            return x
+
+        for _ in range(60):
+            find(1)
+            clock.advance(10)
+        return find
+
+    kept = [made(5), made(6)]
+    (found, idle) = advice_on(cache, cache.snapshot().functions)
+    assert {each.function for each in (found, idle)} == {kept[0].__cachecraft__.subject.label}
+    assert "118 of 120 misses found a result that had expired" in found.finding
+    assert found.remedy.startswith("give it a longer ttl, with tags=")
+    assert "by its tags 't' in this process, and 120 loads" in idle.finding
 
 
 def test_it_tells_no_argument(cache: Cache) -> None:

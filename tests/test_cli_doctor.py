@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -232,6 +234,70 @@ def test_a_key_that_never_hits_and_a_value_too_large_are_found_in_what_processes
     assert report_found["numbers"]["about"] == "refused"
     assert report_found["summary"].endswith("report: 12 of 12 results could not be stored")
     assert "max_value_bytes=" in report_found["remedy"]
+
+
+def pages(cache: Cache, calls: int, sessions: int, start: int = 0) -> Any:
+    """Calls of a function with a session in its key. What is collected advises nothing, so keep it."""
+
+    @cache.cached(key="page:{user}:{session}", tags=["user:{user}"])
+    def page(user: int, session: int) -> int:
+        return session
+
+    for call in range(calls):
+        page(1, start + call % sessions)
+    return page
+
+
+def test_a_process_names_the_parameter_that_keeps_a_key_from_hitting_and_its_idle_tags(redis_url: str) -> None:
+    """Of two that say the same, the one that calls the function more often; and each finding once."""
+    options: dict[str, Any] = {"namespace": "shop", "publish_stats": 3600}
+    with Cache(redis_url, **options) as one, Cache(redis_url, **options) as other:
+        kept = pages(one, 150, 150), pages(other, 170, 170, start=1000)
+        publish(one, other)
+        name = kept[0].__cachecraft__.subject.label
+        hits, tags = advice_of(redis_url)
+    assert hits["numbers"] == {"function": name, "about": "hits"}
+    assert "0 hits for 170 loads, and no two calls that were looked at had the same 'session'" in hits["summary"]
+    assert hits["summary"].endswith(f" (in {socket.gethostname()}:{os.getpid()})")
+    assert "key=" in hits["remedy"]
+    assert tags["numbers"] == {"function": name, "about": "tags"}
+    assert "nothing was ever invalidated by its tags 'user:{user}' in this process" in tags["summary"]
+
+
+def test_a_process_tells_the_last_refusal_and_the_ttl(redis_url: str) -> None:
+    clock = FakeClock()
+    options: dict[str, Any] = {"jitter": None, "clock": clock, "publish_stats": 3600, "max_value_bytes": 1000}
+    with Cache(redis_url, namespace="shop", **options) as cache:
+
+        @cache.cached(key="report:{month}")
+        def report(month: int) -> Any:
+            return object()
+
+        brief = cache.cached(ttl=0.001, key="brief:{x}")(lambda x: x)
+        for x in range(250):
+            brief(x % 125), report(x)
+            clock.advance(1)
+        until(lambda: [brief(x) for x in range(125)] and 2 * brief.stats.reasons["expired"] > brief.stats.misses)
+        publish(cache)
+        found = {each["numbers"]["about"]: each for each in advice_of(redis_url)}
+    assert "longer ttl than 0.001 s" in found["ttl"]["remedy"]
+    assert "(the last: values of type object" in found["refused"]["summary"]
+
+
+def test_what_all_processes_together_do_not_bear_out_is_no_advice(redis_url: str) -> None:
+    """One that only warms the cache up never hits; and what one invalidates by no other need."""
+    options: dict[str, Any] = {"namespace": "shop", "publish_stats": 3600}
+    with Cache(redis_url, **options) as warmer, Cache(redis_url, **options) as web:
+        kept = [pages(warmer, 150, 150)]
+        publish(warmer)
+        assert {each["numbers"]["about"] for each in advice_of(redis_url)} == {"hits", "tags"}
+        kept.append(pages(web, 300, 150))
+        publish(web)
+        assert [each["numbers"]["about"] for each in advice_of(redis_url)] == ["tags"]
+        web.invalidate(tags=["user:1"])
+        kept.append(pages(web, 1, 1))
+        publish(web)
+        assert [each["level"] for each in advice_of(redis_url)] == ["good"]
 
 
 def test_a_ttl_too_short_to_help_is_a_line_for_people(redis_url: str) -> None:

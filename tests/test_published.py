@@ -7,17 +7,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgpack
 import pytest
 
 from cachecraft import Cache, reports
+from cachecraft._core.entry import key_digest
 from cachecraft._core.errors import BackendError, OptionError
 from cachecraft._core.heat import Heat
+from cachecraft._core.notes import KEPT, Lately
 from cachecraft._core.tally import NUMBERS
+from cachecraft.advice import Advice
 from cachecraft.backends import publisher as publishing
 from cachecraft.backends.dialling import Dialling
 from cachecraft.backends.publisher import PLACES, Board, Publisher
-from cachecraft.reports import FUNCTIONS, Report
-from cachecraft.stats import OTHERS, Counted
+from cachecraft.reports import FUNCTIONS, Report, Reporter
+from cachecraft.stats import OTHERS, Counted, Snapshot
 from tests.callers import PATIENCE, until
 from tests.proxy import Proxy
 from tests.redis_kit import cache, colour, in_child, proxy  # noqa: F401 - fixtures
@@ -284,6 +288,123 @@ def test_a_report_is_bounded() -> None:
     assert kept[f"f{3 * FUNCTIONS - 1}"].requests == 3 * FUNCTIONS - 1
     assert sum(each.requests for each in kept.values()) == sum(range(3 * FUNCTIONS))
     assert kept[OTHERS].requests == sum(range(2 * FUNCTIONS))
+
+
+def test_of_all_results_that_were_kept_the_last_hundred_are_told_by_a_digest(
+    redis_url: str, read: Callable[[], list[Report]]
+) -> None:
+    """However long their keys are, and however often one is stored."""
+    with Cache(redis_url, namespace="shop", publish_stats=3600) as cache:
+        load = cache.cached(key="k:{x}")(lambda x: x)
+        for x in range(150):
+            load(f"{x:0500}")
+        for _ in range(200):
+            load.refresh(f"{50:0500}")  # the next to be forgotten, else
+        load(f"{150:0500}")
+        publisher_of(cache).publish()
+        kept = read()[0].kept or {}
+        assert set(kept) == {key_digest(load.key(f"{x:0500}")) for x in (50, *range(52, 151))}
+    assert all(0 < until - when <= 3600 * 1.2 for when, until in kept.values())
+    assert len(kept) == KEPT
+
+
+class Untold:
+    """What a report is made of, some of which cannot be told."""
+
+    def __init__(self, **counted: Counted) -> None:
+        self.counted = counted
+
+    def snapshot(self) -> Snapshot:
+        return Snapshot("shop", dict(self.counted))
+
+    def advice(self, functions: Any) -> list[Advice]:
+        raise RuntimeError("no advice")
+
+    def schemas(self) -> dict[str, set[bytes]]:
+        raise RuntimeError("set changed size during iteration")
+
+
+def test_counters_are_told_where_advice_and_schemas_cannot_be() -> None:
+    reporter = Reporter(Untold(f=Counted(outcomes=Counter(hit=3))), Heat(), Lately())
+    report = reports.read(reporter.dated(reporter.content() or b""), "shop")
+    assert report is not None
+    assert (calls(report), report.advice, report.schemas) == ({"hit": 3}, [], {})
+
+
+class Talkative(Untold):
+    def advice(self, functions: Any) -> list[Advice]:
+        return [Advice(name, "hits", "x" * 10_000, "y" * 10_000) for name in functions for _ in range(50)]
+
+    def schemas(self) -> dict[str, set[bytes]]:
+        return {name: {bytes([n]) * 8 for n in range(100)} for name in self.counted}
+
+
+def test_advice_and_schemas_are_bounded() -> None:
+    reporter = Reporter(Talkative(f=Counted(outcomes=Counter(hit=3))), Heat(), Lately())
+    content = reporter.content() or b""
+    assert len(content) < 20_000
+    report = reports.read(reporter.dated(content), "shop")
+    assert report is not None
+    assert len(report.advice) == reports.FINDINGS
+    assert len(report.schemas["f"]) == 4
+
+
+def test_a_report_of_an_older_and_of_a_newer_release_is_read(busy: Cache) -> None:
+    """A newer one may say more, of each thing and besides; an older one says nothing of what it did not know."""
+    busy.cached(key="k:{x}")(lambda x: x)(1)
+    source: Any = publisher_of(busy)._source
+    content = msgpack.unpackb(source.content())
+    newer = content | {"more": 1, "advice": [["f", "hits", "few", "more", "and more"]]}
+    newer["kept"] = [[*each, "and more"] for each in content["kept"]]
+    older = {name: each for name, each in content.items() if name not in ("kept", "advice")}
+    older["functions"] = {
+        name: {what: each for what, each in told.items() if what != "schemas"}
+        for name, told in content["functions"].items()
+    }
+    new, old = (reports.read(source.dated(msgpack.packb(each)), "shop") for each in (newer, older))
+    assert new is not None
+    assert old is not None
+    assert calls(new) == calls(old) == {"miss": 1}
+    assert new.advice == [Advice("f", "hits", "few", "more")]
+    assert (len(new.kept or ()), len(new.schemas)) == (1, 1)
+    assert (old.kept, old.advice, old.schemas) == (None, [], {})
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kept": [[b"digest", float("inf"), 1.0]]},
+        {"kept": [[b"digest", 1.0, float("nan")]]},
+        {"kept": [[10**12, 1.0, 2.0]]},
+        {"unkept": [[float("-inf"), "key", "failed", ""]]},
+        {"advice": [["too", "few"]]},
+        {"functions": {"f": {"schemas": [10**12]}}},
+    ],
+    ids=str,
+)
+def test_what_is_wrong_in_part_is_no_report(wrong: dict[str, Any]) -> None:
+    """Whoever shows it may rely on moments that can be shown, and on bytes that are bytes."""
+    content = Reporter(Talkative(), Heat(), Lately()).content() or b""
+    assert reports.read(bytes(8) + content, "shop") is not None
+    assert reports.read(bytes(8) + msgpack.packb(msgpack.unpackb(content) | wrong), "shop") is None
+
+
+def test_a_forked_child_advises_and_remembers_nothing_of_its_parents(
+    redis_url: str, read: Callable[[], list[Report]]
+) -> None:
+    with Cache(redis_url, namespace="shop", publish_stats=OFTEN) as parent:
+        load = parent.cached(key="k:{x}")(lambda x: x)
+        for x in range(150):
+            load(x)
+        until(lambda: read() and read()[0].advice)
+
+        def child() -> int:
+            load(1000)
+            until(lambda: [report for report in read() if report.pid == os.getpid() and calls(report)])
+            (mine,) = [report for report in read() if report.pid == os.getpid()]
+            return int(bool(mine.advice) or len(mine.kept or ()) != 1 or len(mine.schemas) != 1)
+
+        assert in_child(child) == 0
 
 
 @pytest.mark.plain_keys

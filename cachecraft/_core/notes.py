@@ -1,14 +1,18 @@
-"""What became of the last results of one function, by the hash of their key; bounded, and of no use to any call."""
+"""What became of the last results, by function and for the whole cache; bounded, and of no use to any call."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeVar
+
+K = TypeVar("K")
 
 ROOM: Final = 256
 UNKEPT: Final = 30
-"""Of so many results that were not kept the keys are remembered, to be told to others."""
+"""Of so many results that were not kept the keys are remembered, to be told to others;"""
+KEPT: Final = 100
+"""and of so many that were."""
 
 Fate = Literal["kept", "declined", "refused", "failed", "lost", "dropped"]
 
@@ -32,27 +36,44 @@ class Unkept(NamedTuple):
     detail: str
 
 
+class Lately:
+    """The last results of all functions of a cache, by key, to be told to others. It takes no lock."""
+
+    __slots__ = ("kept", "unkept")
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Note] = {}
+        self.unkept: deque[Unkept] = deque(maxlen=UNKEPT)
+
+    def add(self, key: str, note: Note) -> None:
+        if note.fate == "kept":
+            _renew(self.kept, key, note, KEPT)
+        else:
+            self.unkept.append(Unkept(note.when, key, note.fate, note.detail))
+
+    def clear(self) -> None:
+        self.kept.clear()
+        self.unkept.clear()
+
+    def __repr__(self) -> str:
+        return f"<Lately: {len(self.kept)} results kept, {len(self.unkept)} not>"
+
+
 class Notes:
-    """The latest of them. It takes no lock: at worst a note is lost. What was not kept is noted in ``unkept`` too."""
+    """The latest of one function, by the hash of their key. It takes no lock. All of them are told to ``lately``."""
 
-    __slots__ = ("by_hash", "clock", "unkept")
+    __slots__ = ("by_hash", "clock", "lately")
 
-    def __init__(self, clock: Callable[[], float], unkept: deque[Unkept] | None = None) -> None:
+    def __init__(self, clock: Callable[[], float], lately: Lately | None = None) -> None:
         self.clock = clock
-        self.unkept = unkept
+        self.lately = lately
         self.by_hash: dict[int, Note] = {}
 
     def add(self, key: object, fate: Fate, detail: str = "", *, until: float = 0.0) -> None:
-        notes, place = self.by_hash, hash(key)
-        notes.pop(place, None)  # what is noted anew is the latest
-        notes[place] = note = Note(self.clock(), fate, detail, until)
-        if self.unkept is not None and fate != "kept":
-            self.unkept.append(Unkept(note.when, str(key), fate, detail))
-        if len(notes) > ROOM:
-            try:
-                del notes[next(iter(notes))]
-            except (KeyError, RuntimeError, StopIteration):  # another thread was at it
-                pass
+        note = Note(self.clock(), fate, detail, until)
+        _renew(self.by_hash, hash(key), note, ROOM)
+        if self.lately is not None:
+            self.lately.add(str(key), note)
 
     def get(self, key: object) -> Note | None:
         return self.by_hash.get(hash(key))
@@ -72,3 +93,14 @@ class Notes:
 
     def __repr__(self) -> str:
         return f"<Notes on {len(self.by_hash)} results>"
+
+
+def _renew(notes: dict[K, Note], place: K, note: Note, room: int) -> None:
+    """Have it be the latest of so many. Where threads meet, a note is lost at worst."""
+    notes.pop(place, None)
+    notes[place] = note
+    if len(notes) > room:
+        try:
+            del notes[next(iter(notes))]
+        except (KeyError, RuntimeError, StopIteration):  # another thread was at it
+            pass

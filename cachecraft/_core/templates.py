@@ -82,6 +82,8 @@ class Template:
 
     def may_render(self, text: str) -> bool:
         """Whether there may be arguments for which it renders so, as far as what stands between its fields tells."""
+        if not text.startswith(self._head):  # most of those that are asked about
+            return False
         parts = [self._head, *(tail for _, tail in self._fields)]
         return re.fullmatch(".*".join(map(re.escape, parts)), text, re.DOTALL) is not None
 

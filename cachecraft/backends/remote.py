@@ -101,7 +101,7 @@ class Remote:
         self.watches: dict[bytes, Flight] = keeper.watches
         self.refreshing: dict[bytes, Flight] = keeper.refreshing
         clock: Callable[[], float] = keeper.settings.clock
-        self.notes = Notes(clock, keeper.unkept)
+        self.notes = Notes(clock, keeper.lately)
         self.samples = Samples(subject.parameters, subject.keyed)
         self.verifier = Verifier(subject.label, subject.keyed, keeper.seats, clock, tally)
 

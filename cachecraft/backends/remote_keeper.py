@@ -9,7 +9,6 @@ import inspect
 import logging
 import time
 import typing
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Final
@@ -22,7 +21,7 @@ from cachecraft._core.events import Hooks
 from cachecraft._core.explanation import Means
 from cachecraft._core.flights import Flight
 from cachecraft._core.heat import Heat
-from cachecraft._core.notes import UNKEPT, Unkept
+from cachecraft._core.notes import Lately
 from cachecraft._core.policy import Policy
 from cachecraft._core.ports import Backend
 from cachecraft._core.sites import Cause, cause
@@ -56,7 +55,7 @@ class RemoteKeeper:
         self.settings = settings
         self.hooks = hooks
         self.heat = Heat()
-        self.unkept: deque[Unkept] = deque(maxlen=UNKEPT)
+        self.lately = Lately()
         self.publisher: Publisher | None = None
         self.backend = backend
         self.serializer = serializer

@@ -19,6 +19,7 @@ from cachecraft._core.errors import CacheError
 from cachecraft.cli.ending import DONE, FAILED, ended
 from cachecraft.cli.figures import duration, size, span
 from cachecraft.cli.options import Json, Namespace, ServerUrl
+from cachecraft.cli.release import Release
 from cachecraft.cli.sighting import Sighting, kept_aside, sight
 from cachecraft.cli.target import Target
 from cachecraft.cli.terminal import fit, open_console, put, shown, text_of
@@ -85,6 +86,15 @@ def document(seen: Sighting, target: Target, aside: list[str] | None) -> dict[st
             "detail": seen.unkept.detail,
             "ago_s": _rounded(max(time.time() - seen.unkept.when, 0)),
         },
+        "kept": seen.kept
+        and {
+            "fate": seen.kept.fate,
+            "ago_s": _rounded(max(time.time() - seen.kept.when, 0)),
+            "for_s": _rounded(seen.kept.until - seen.kept.when),
+            "host": seen.kept.host,
+            "pid": seen.kept.pid,
+        },
+        "remembered": seen.remembered,
         "left_s": _rounded(seen.left),
         "bytes": seen.size,
         "refreshing": seen.refreshing,
@@ -103,6 +113,7 @@ def document(seen: Sighting, target: Target, aside: list[str] | None) -> dict[st
             "exception": bool(entry.flags & FAILURE),
             "schema": entry.schema.hex(),
         },
+        "release": seen.release and seen.release.as_json(),
     }
 
 
@@ -147,7 +158,7 @@ def _rows(seen: Sighting, aside: list[str] | None) -> Iterator[tuple[str, Text]]
         yield "size", Text(_size(seen))
     if entry is not None:
         yield "value", Text(_nature(seen))
-        yield "schema", Text(entry.schema.hex())
+        yield "schema", _schema(entry, seen.release)
     for each in seen.stamps:
         verdict = Text("holds ", style="green") if each.holds else Text("fallen", style="red")
         yield "stamp", verdict + Text(f"  {each.kind} {shown(each.name)}".rstrip())
@@ -157,6 +168,13 @@ def _rows(seen: Sighting, aside: list[str] | None) -> Iterator[tuple[str, Text]]
         yield "aside", Text(shown(name))
     if aside == []:
         yield "aside", Text("nothing")
+
+
+def _schema(entry: Entry, release: Release | None) -> Text:
+    text = Text(entry.schema.hex())
+    if release is not None:
+        text.append(f": {shown(str(release))}", style="yellow" if release.current is False else "")
+    return text
 
 
 def _left(seen: Sighting) -> str:

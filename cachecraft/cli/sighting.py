@@ -1,13 +1,13 @@
 """What stands under one key, read and judged as the cache would, but for what only a function knows. Writes nothing.
 
-Whether a function of another schema or policy would take it for a miss cannot be told from outside.
+Whether a function would take it for another release's only the processes can tell (``release``); of its policy nobody.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from redis import exceptions
 
@@ -21,6 +21,7 @@ from cachecraft._core.sight import ASIDE
 from cachecraft.backends.commands import PLANS
 from cachecraft.backends.redis import ROOT
 from cachecraft.backends.remote import ANY
+from cachecraft.cli.release import Release
 from cachecraft.cli.server import Server, granted
 from cachecraft.cli.slots import FRONT, is_internal, kind_of
 
@@ -41,6 +42,17 @@ class Stamp:
     holds: bool
     key: str
     """What it is called in Redis."""
+
+
+class Stored(NamedTuple):
+    """A result that was stored and is not there any more: when, until when, and by whom, by its clock."""
+
+    when: float
+    until: float
+    host: str
+    pid: int
+    fate: str = ""
+    """``expired``, ``gone`` (before its time, and not known to be invalidated), ``invalidated``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +78,12 @@ class Sighting:
     """What invalidated it, where that is known."""
     unkept: Unkept | None = None
     """What became of the last result, where a process has told that it was not kept."""
+    kept: Stored | None = None
+    """The last time it was stored, where a process has told that, and nothing is there."""
+    remembered: int | None = None
+    """Of how many results the processes remember that they stored them, where it is none of these."""
+    release: Release | None = None
+    """Whether it is what its function returns now; of what a function stored."""
 
 
 def sight(server: Server, key: str) -> Sighting:
