@@ -222,7 +222,7 @@ class Delivery:
             log.error("%s behind %s is given up and put aside: %s", name, self.label, told(error))
             self.given_up += 1
             passed_over = []
-            await self._ask(Buried(queue, item, f"{type(error).__qualname__}: {told(error)}"))
+            await self._ask(Buried(queue, item, told(error)))
         self.settled += 1 + len(passed_over)
         writing.set(Cause(write=name))
         if item.key.startswith(queue.prefix):  # else it is none of ours

@@ -350,7 +350,8 @@ def test_writes_that_wait_are_a_line_once_there_are_any(server: RedisServer, mon
         save(1, "bad")
         Worker(cache).drain()
         assert judged()[0] == "warning"
-        assert "1 were given up" in judged()[1]
+        assert "1 given up" in judged()[1]
+        assert "volatile-lfu" in examined(server.url)[1]["memory"]["remedy"]
 
 
 def test_where_nobody_publishes_there_is_no_advice_and_no_warning(redis_url: str) -> None:

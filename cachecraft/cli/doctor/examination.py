@@ -15,7 +15,7 @@ from cachecraft.cli.doctor.advising import advised
 from cachecraft.cli.doctor.finding import GOOD, UNKNOWN, Finding
 from cachecraft.cli.doctor.rights import rights
 from cachecraft.cli.figures import duration
-from cachecraft.cli.queues import standings
+from cachecraft.cli.queues import Standing, standings
 from cachecraft.cli.server import Server
 from cachecraft.cli.slots import is_internal
 from cachecraft.cli.terminal import shown, text_of
@@ -46,8 +46,10 @@ def examine(server: Server, pool_size: int) -> Iterator[Finding]:
         asked = (began + time.time()) / 2
     except BackendRefused:
         info, asked = {}, 0.0
-    for check in (rules.server, rules.memory, rules.persistence):
-        yield check(info) if info else _untold(check.__name__)
+    queues = _queues(server)
+    yield rules.server(info) if info else _untold("server")
+    yield rules.memory(info, behind=bool(queues)) if info else _untold("memory")
+    yield rules.persistence(info) if info else _untold("persistence")
     yield rights(server)
     there = info.get("server_time_usec", "")
     yield rules.clock(int(there) / 1e6 - asked if there.isdigit() else None)
@@ -55,7 +57,8 @@ def examine(server: Server, pool_size: int) -> Iterator[Finding]:
     yield _lasting(server)
     yield rules.pool(info, pool_size) if info else _untold("pool")
     yield rules.hit_rate(info) if info else _untold("hit rate")
-    yield from _behind(server, info)
+    if queues:
+        yield rules.behind(queues, info)
     yield from advised(server.target)
 
 
@@ -115,11 +118,8 @@ def _lasting(server: Server) -> Finding:
 _NEVER: Final = -1
 
 
-def _behind(server: Server, info: rules.Info) -> Iterator[Finding]:
-    """Nothing, where no write waits."""
+def _queues(server: Server) -> list[Standing]:
     try:
-        found = standings(server, time.perf_counter() + PATIENCE)
+        return standings(server, time.perf_counter() + PATIENCE)
     except BackendRefused:  # a cache need not be allowed to ask, and there are none then
-        return
-    if found:
-        yield rules.behind(found, info)
+        return []

@@ -62,7 +62,9 @@ def server(info: Info) -> Finding:
     return Finding("server", level, summary, remedy, numbers)
 
 
-def memory(info: Info) -> Finding:
+def memory(info: Info, *, behind: bool = False) -> Finding:
+    """What is to become of a full server; where writes wait ``behind``, those are not to be evicted."""
+    better = "volatile-lfu" if behind else "allkeys-lfu"
     used, most = _number(info, "used_memory"), _number(info, "maxmemory")
     policy, evicted = info.get("maxmemory_policy", "?"), int(_number(info, "evicted_keys"))
     numbers = {"used_bytes": int(used), "max_bytes": int(most), "policy": policy, "evicted_keys": evicted}
@@ -71,7 +73,7 @@ def memory(info: Info) -> Finding:
             "memory",
             WARNING,
             f"{size(used)} used, no maxmemory: it grows until the machine has none left",
-            "CONFIG SET maxmemory 1gb and CONFIG SET maxmemory-policy allkeys-lfu, so that a full cache evicts",
+            f"CONFIG SET maxmemory 1gb and CONFIG SET maxmemory-policy {better}, so that a full cache evicts",
             numbers,
         )
     share = used / most
@@ -79,13 +81,13 @@ def memory(info: Info) -> Finding:
     level, remedy = GOOD, None
     if policy == "noeviction":
         level = BAD if share >= FULL else WARNING
-        remedy = "once full it refuses to store; CONFIG SET maxmemory-policy allkeys-lfu lets it evict"
+        remedy = f"once full it refuses to store; CONFIG SET maxmemory-policy {better} lets it evict"
     elif policy == "volatile-ttl":
         level, remedy = (
             WARNING,
             (
                 "it evicts what ends soonest, which is the lease of any load under way: its result is then not stored;"
-                " CONFIG SET maxmemory-policy allkeys-lfu"
+                f" CONFIG SET maxmemory-policy {better}"
             ),
         )
     return Finding("memory", level, summary, remedy, numbers)
@@ -182,22 +184,24 @@ def behind(queues: Sequence[Standing], info: Info) -> Finding:
     numbers = {"waiting": waiting, "oldest_s": round(oldest, 1), "dead": dead, "unserved": left}
     summary = f"{many(waiting, 'write')} wait behind {many(len(queues), 'function')}"
     summary += f", the oldest for {span(oldest)}" * bool(waiting)
+    faults: list[tuple[str, str, str]] = []
     if left and oldest > LATE:
-        words = f"{summary}; nobody delivers those behind {shown(', '.join(left))}"
-        return Finding("writes behind", BAD, words, "start `cachecraft worker` with the module of these", numbers)
+        words = f"nobody delivers those behind {shown(', '.join(left))}"
+        faults.append((BAD, words, "start `cachecraft worker` with the module of these"))
+    elif oldest > LATE:
+        faults.append((WARNING, "", "give the worker a higher --concurrency, or the function coalesce=True"))
     if policy.startswith("allkeys"):
-        remedy = "keep what waits on a server of its own, or CONFIG SET maxmemory-policy volatile-lfu"
-        return Finding("writes behind", BAD, f"{summary}; {shown(policy)} may evict them", remedy, numbers)
-    if dead:
-        remedy = "`cachecraft worker --status` tells why; then --retry-dead"
-        return Finding("writes behind", WARNING, f"{summary}; {dead:,} were given up", remedy, numbers)
-    if oldest > LATE:
-        remedy = "give the worker a higher --concurrency, or the function coalesce=True"
-        return Finding("writes behind", WARNING, summary, remedy, numbers)
+        remedy = "CONFIG SET maxmemory-policy volatile-lfu: what waits has no ttl, and all else has"
+        faults.append((BAD, f"{shown(policy)} may evict them", remedy))
     if info and not aof:
         remedy = "CONFIG SET appendonly yes: what waits is nowhere else"
-        return Finding("writes behind", WARNING, f"{summary}; a server that dies loses them", remedy, numbers)
-    return Finding("writes behind", GOOD, summary, None, numbers)
+        faults.append((WARNING, "a server that dies loses them", remedy))
+    if dead:
+        remedy = "`cachecraft worker --status` tells why; then --retry-dead"
+        faults.append((WARNING, f"{dead:,} given up", remedy))
+    level = max((level for level, _, _ in faults), key=(WARNING, BAD).index, default=GOOD)
+    words = "; ".join([summary, *(words for _, words, _ in faults if words)])
+    return Finding("writes behind", level, words, "; ".join(remedy for _, _, remedy in faults) or None, numbers)
 
 
 def pool(info: Info, pool_size: int) -> Finding:
