@@ -30,6 +30,7 @@ from cachecraft._core.errors import (
     UnserializableError,
     told,
 )
+from cachecraft._core.events import WriteQueued, tell
 from cachecraft._core.keys import qualified_name
 from cachecraft._core.policy import seconds
 from cachecraft._core.sites import called_from, writing
@@ -273,6 +274,8 @@ class WriteBehind:
             enqueue = Enqueue(self.behind.queue, key, sealed[0], sealed[1], self.room)
             fate = yield from waits(enqueue, place.drop(values))
             if fate is Fate.QUEUED:
+                if place.hooks:
+                    tell(place.hooks, WriteQueued(place.label, self.label))
                 return True
             if isinstance(fate, BackendError):
                 place.failed(fate)

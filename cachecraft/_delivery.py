@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
 from concurrent.futures import Executor
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -19,6 +20,7 @@ from cachecraft._core.behind import Buried, Delivered, Item, Waiting
 from cachecraft._core.effects import Claim, Release, Remote, Renew
 from cachecraft._core.entry import TOKEN
 from cachecraft._core.errors import BackendError, told
+from cachecraft._core.events import WriteDelivered, tell
 from cachecraft._core.ports import Lease
 from cachecraft._core.sites import Cause, writing
 from cachecraft.backends.remote import Remote as Place
@@ -163,9 +165,16 @@ class Delivery:
             if _superseded(call, after):
                 passed_over.append(item.id)
                 continue
+            began = time.monotonic()
             error = call if isinstance(call, Exception) else await self._made(call, held)
             await self._settle(item, call, error, passed_over)
+            self._tell(call, time.monotonic() - began, error)
             passed_over = []
+
+    def _tell(self, call: Call | Exception, seconds: float, error: Exception | None) -> None:
+        hooks = self._place.hooks
+        if hooks and isinstance(call, Call):
+            tell(hooks, WriteDelivered(self.label, call.writer.label, seconds, error))
 
     def _read(self, item: Item) -> Call | Exception:
         try:

@@ -31,6 +31,8 @@ from cachecraft._core.events import (
     RedisAsked,
     StaleServed,
     WaitEnded,
+    WriteDelivered,
+    WriteQueued,
 )
 
 log: Final = logging.getLogger("cachecraft")
@@ -65,5 +67,7 @@ __all__ = [
     "RedisAsked",
     "StaleServed",
     "WaitEnded",
+    "WriteDelivered",
+    "WriteQueued",
     "log_event",
 ]

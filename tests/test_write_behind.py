@@ -16,6 +16,7 @@ from cachecraft import (
     OptionTypeError,
     TemplateError,
     UnserializableError,
+    hooks,
 )
 from cachecraft.worker import Worker
 from tests.callers import Async, Gate, Sync, until
@@ -585,3 +586,25 @@ def test_a_worker_that_is_told_to_end_does_not_wait_for_the_next_attempt(cache: 
     running.result(2)
     assert (worker.settled, worker.given_up) == (0, 0)
     assert colour(users.get(1)).name == "ann"
+
+
+@pytest.mark.plain_keys
+def test_hooks_are_told_what_waits_and_what_became_of_it(cache: Cache, colour: Colour) -> None:
+    told: list[Any] = []
+    users = users_of(cache, colour, retry_for=0)
+    cache.add_hook(told.append)
+    names = (users.get.__cachecraft__.subject.label, f"{__name__}.users_of.<locals>.save_user")
+
+    def raises(user: User) -> None:
+        if user.name == "bad":
+            raise ValueError
+
+    users.raises = raises
+    colour(users.save(1, User(1, "ann")))
+    colour(users.save(1, User(1, "bad")))
+    assert [event for event in told if isinstance(event, hooks.WriteQueued)] == [hooks.WriteQueued(*names)] * 2
+    Worker(cache).drain()
+    made, given_up = (event for event in told if isinstance(event, hooks.WriteDelivered))
+    assert (made.function, made.write, made.error) == (*names, None)
+    assert 0 <= made.seconds < 10
+    assert isinstance(given_up.error, ValueError)

@@ -98,6 +98,27 @@ class Invalidated(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class WriteQueued(Event):
+    """A call of a function under ``write_behind`` waits for a worker."""
+
+    function: str
+    """The cached function behind which it waits."""
+    write: str
+
+
+@dataclass(frozen=True, slots=True)
+class WriteDelivered(Event):
+    """A worker has made a call that waited, or given it up."""
+
+    function: str
+    write: str
+    seconds: float
+    """From the first attempt to the last, the pauses between them too."""
+    error: BaseException | None = None
+    """For what it was given up."""
+
+
+@dataclass(frozen=True, slots=True)
 class RedisAsked(Event):
     """A round trip to Redis has ended, or was given up."""
 
