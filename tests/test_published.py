@@ -351,7 +351,8 @@ def test_advice_and_schemas_are_bounded() -> None:
 
 def test_a_report_of_an_older_and_of_a_newer_release_is_read(busy: Cache) -> None:
     """A newer one may say more, of each thing and besides; an older one says nothing of what it did not know."""
-    busy.cached(key="k:{x}")(lambda x: x)(1)
+    function = busy.cached(key="k:{x}")(lambda x: x)  # while it is there its schema is told
+    function(1)
     source: Any = publisher_of(busy)._source
     content = msgpack.unpackb(source.content())
     newer = content | {"more": 1, "advice": [["f", "hits", "few", "more", "and more"]]}
