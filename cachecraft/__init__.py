@@ -7,7 +7,7 @@ The house, from the top; imports point down only:
     integrations      Prometheus, OpenTelemetry
     worker            delivers writes that wait in Redis; _delivery, one queue of them
     _api              ``Cache`` and the decorators with their types and documentation
-    _behind           what ``write_behind`` makes of one, whose calls wait in Redis
+    _write_behind     what ``write_behind`` makes of one, whose calls wait in Redis; _behind, what waits there
     _writes           what ``invalidates`` and ``updates`` make of a function
     _decorators       what ``cached`` makes of one
     _cache            a cache without its decorators: what it is told, and the work by hand

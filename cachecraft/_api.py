@@ -9,7 +9,6 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
-from cachecraft._behind import ROOM, writing_behind
 from cachecraft._cache import BareCache
 from cachecraft._core.entry import Missing
 from cachecraft._core.errors import OptionTypeError
@@ -19,6 +18,7 @@ from cachecraft._core.ports import Backend
 from cachecraft._decorators import CacheInfo, decorate
 from cachecraft._options import CacheOptions, FunctionOptions, Ttl
 from cachecraft._settings import environment
+from cachecraft._write_behind import ROOM, writing_behind
 from cachecraft._writes import invalidating, updating
 from cachecraft.stats import Stats
 

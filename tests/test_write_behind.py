@@ -408,6 +408,8 @@ def test_bad_input_is_told_at_decoration(cache: Cache, other: Cache) -> None:
         cache.write_behind(save, value="user")  # type: ignore[arg-type]
     with pytest.raises(OptionTypeError, match="another cache"):
         other.write_behind(get_user, value="user")
+    cache.write_behind(get_user, value="user")(save)
+    says(OptionError, "another function called .*save")
     with pytest.raises(OptionTypeError, match="its object is not there"):
 
         class Repository:
