@@ -19,7 +19,7 @@ def test_whatever_becomes_of_workers_reads_are_fresh_and_writes_arrive_in_order(
     assert (result.stale, result.back, result.undelivered) == (0, 0, 0), result
     assert result.reads > 500, result
     assert result.writes > 200, result
-    assert result.kills >= 3, result
+    assert result.kills >= 1, result
 
 
 def test_the_race_finds_out_who_does_not_ask_what_waits(start_redis: Callable[..., RedisServer]) -> None:
