@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 import tenacity
 
 from cachecraft._behind import Behind, Call, Unknown
-from cachecraft._core.behind import Buried, Delivered, Item, Waiting
+from cachecraft._core.behind import Buried, Delivered, Item, Waiting, settled
 from cachecraft._core.effects import Claim, Release, Remote, Renew
 from cachecraft._core.entry import TOKEN
 from cachecraft._core.errors import BackendError, told
@@ -128,20 +128,21 @@ class Delivery:
             return error
 
     async def _settle(self, item: Item, call: Call | Exception, passed_over: list[bytes]) -> None:
-        """Make the write, or put it aside; then let the entry fall, so that nobody keeps what was there before."""
+        """Make the write, or give it up; then have the database count."""
         error = call if isinstance(call, Exception) else await self._made(call)
         queue = self.behind.queue
+        label = call.writer.label if isinstance(call, Call) else ""
+        outcome: Delivered | Buried
         if error is None:
-            await self._ask(Delivered(queue, item.key, (*passed_over, item.id)))
+            outcome = Delivered(queue, item.key, (*passed_over, item.id))
         else:
-            what = call.writer.label if isinstance(call, Call) else "what waits"
-            log.error("%s behind %s is given up and put aside: %s", what, self.label, told(error))
+            log.error("%s behind %s is given up and put aside: %s", label or "what waits", self.label, told(error))
             self.given_up += 1
-            await self._ask(Buried(queue, item, f"{type(error).__qualname__}: {told(error)}"))
+            outcome = Buried(queue, item, f"{type(error).__qualname__}: {told(error)}")
+        writing.set(Cause(write=label or self.label))
+        drop = self._place.keeper.delete(item.key) if item.key.startswith(queue.prefix) else None
+        await self.behind.cache.driver.arun(settled(queue, item, drop, outcome))
         self.settled += 1 + (len(passed_over) if error is None else 0)
-        writing.set(Cause(write=call.writer.label if isinstance(call, Call) else self.label))
-        if item.key.startswith(queue.prefix):  # else it is none of ours
-            await self.behind.cache.driver.arun(self._place.keeper.delete(item.key))
 
     async def _made(self, call: Call) -> Exception | None:
         """Make a write, as often as it may be tried. Answers what it raised the last time."""
