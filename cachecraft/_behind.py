@@ -16,10 +16,13 @@ from cachecraft._cache import BareCache
 from cachecraft._core.behind import Item, Queue, loaded
 from cachecraft._core.entry import TOKEN, unpack
 from cachecraft._core.errors import CorruptError, OptionError
+from cachecraft._core.ports import Function
 from cachecraft._decorators import Handle
 from cachecraft.backends.remote import Remote
 from cachecraft.backends.sealing import Sealing
 
+_AWARE: Final = "~behind"
+"""The tag of those who ask what waits; no tag of a user is called so."""
 _CALLS: Final = bytes(8)
 """The schema of what is not a result but a call."""
 
@@ -85,14 +88,25 @@ class Behind:
     def queue(self) -> Queue:
         return Queue(self.handle.prefix, self.handle.subject.label)
 
+    @property
+    def _is_remote(self) -> bool:
+        cache = self.cache
+        return cache.enabled and cache.settings.backend is None and cache.driver.backend is not None
+
     def place(self) -> Remote | None:
         """Where results are kept in Redis; none where there is no Redis for writes to wait in."""
-        cache = self.cache
-        if not cache.enabled or cache.settings.backend is not None or cache.driver.backend is None:
+        if not self._is_remote:
             return None
         function: Any = self.handle.function()
         place = getattr(function, "remote", function)  # of what is held near, that in Redis
         return place if isinstance(place, Remote) else None
+
+    def apart(self, function: Function) -> Function:
+        """The function, keeping apart what it loads from what others do, who have not heard that writes may wait.
+
+        They load what the database holds, and store that for all who go by the same tags; so ours carry one more.
+        """
+        return function.variant(function.policy, (_AWARE,)) if self._is_remote else function
 
     # -- the value that waits --------------------------------------------------------------------------------
 

@@ -84,7 +84,8 @@ class Handle:
         self._lock = threading.RLock()
         self._function: Function | None = None
         self.behind: Any = None
-        """What is written behind it, if anything: whoever loads asks that first."""
+        """What is written behind it, if anything: whoever loads asks that first, and who does not know of it, does not
+        load for us."""
         made = generate(
             fn,
             signature,
@@ -131,6 +132,8 @@ class Handle:
                 function = self.cache.keeper.function(
                     self.subject, policy, self.tally, self.prefix, fn=self.fn, serializer=self.serializer
                 )
+                if self.behind is not None:
+                    function = self.behind.apart(function)
                 near = self.cache.driver.backend is not None
                 if self._function is None:  # else a destructor was here first
                     function.connect(partial(self._bind, slow=self._slow_of(function)))

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 import tenacity
 
 from cachecraft._behind import Behind, Call, Unknown
-from cachecraft._core.behind import Buried, Delivered, Item, Waiting
+from cachecraft._core.behind import Buried, Delivered, Item, Waiting, settled
 from cachecraft._core.effects import Claim, Release, Remote, Renew
 from cachecraft._core.entry import TOKEN
 from cachecraft._core.errors import BackendError, told
@@ -222,20 +222,21 @@ class Delivery:
     async def _settle(
         self, item: Item, call: Call | Exception, error: Exception | None, passed_over: list[bytes]
     ) -> None:
-        """Take it from the queue, or put it aside; then let the entry fall: nobody keeps what was there before."""
+        """It is made, or given up: have the database count."""
         queue = self.behind.queue
         name = call.writer.label if isinstance(call, Call) else "what waits"
+        outcome: Delivered | Buried
         if error is None:
-            await self._ask(Delivered(queue, item.key, (*passed_over, item.id)))
+            outcome = Delivered(queue, item.key, (*passed_over, item.id))
         else:
             log.error("%s behind %s is given up and put aside: %s", name, self.label, told(error))
             self.given_up += 1
             passed_over = []
-            await self._ask(Buried(queue, item, told(error)))
-        self.settled += 1 + len(passed_over)
+            outcome = Buried(queue, item, told(error))
         writing.set(Cause(write=name))
-        if item.key.startswith(queue.prefix):  # else it is none of ours
-            await self.behind.cache.driver.arun(self._place.keeper.delete(item.key))
+        drop = self._place.keeper.delete(item.key) if item.key.startswith(queue.prefix) else None
+        await self.behind.cache.driver.arun(settled(queue, item, drop, outcome))
+        self.settled += 1 + len(passed_over)
 
     @property
     def _place(self) -> Place:

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.simulation.faults import ALL, cancelled, killed, lease_over, lost, restarted
+from tests.simulation.behind import deliver, save
+from tests.simulation.faults import ALL, cancelled, gone, killed, lease_over, lost, restarted
 from tests.simulation.jobs import drop, drop_all, put, read, renew, sweep, untag, write
 from tests.simulation.ledger import Violation
 from tests.simulation.mutants import MUTANTS, TWO_RELEASES, Mutant
+from tests.simulation.mutants_behind import BEHIND, GIVEN_UP, MUTANTS_BEHIND, SETTLED, STRANGER
 from tests.simulation.process import FLAVOURS
 from tests.simulation.schedule import Walk, every_way
 from tests.simulation.world import Scene, World
@@ -73,6 +75,25 @@ def test_two_releases_on_one_server(flavour: str, choices: bytes) -> None:
     World(replace(TWO_RELEASES, flavour=flavour, faults=ALL), Walk(choices)).run()
 
 
+@deep
+@given(flavour=st.sampled_from(["plain", "stale", "grace", "remembered"]), choices=CHOICES)
+def test_what_waits_is_read_and_arrives_whatever_happens(flavour: str, choices: bytes) -> None:
+    World(replace(BEHIND, flavour=flavour, faults=ALL), Walk(choices)).run()
+
+
+@pytest.mark.parametrize("scene", [GIVEN_UP, STRANGER], ids=["given up", "a stranger"])
+@deep
+@given(choices=CHOICES)
+def test_so_it_is_where_writes_are_given_up_or_readers_do_not_know(scene: Scene, choices: bytes) -> None:
+    World(replace(scene, faults=ALL), Walk(choices)).run()
+
+
+@deep
+@given(choices=CHOICES)
+def test_so_it_is_wherever_a_worker_ends(choices: bytes) -> None:
+    World(SETTLED, Walk(choices)).run()
+
+
 # -- every interleaving --------------------------------------------------------------------------------------
 
 A = read("a")
@@ -89,6 +110,21 @@ SMALL = {
         replace(TWO_RELEASES, threads=(1, 1), schemas=(b"1", b"2"), jobs=[[A, A], [A, drop("a"), A]]),
     ),
     "sweep": (1, Scene(threads=(1, 1), jobs=[[A, A], [sweep, A]])),
+    "save, read elsewhere": (2, Scene(threads=(1, 1), jobs=[[A], [save("a"), A]], worker=deliver)),
+    "save, deliver": (1, Scene(threads=(1, 1, 1), jobs=[[save("a"), A], [deliver, A], [deliver, A]], worker=deliver)),
+    "two save, deliver": (
+        1,
+        Scene(threads=(1, 1, 1), jobs=[[save("a"), A], [save("a"), deliver], [A, A]], worker=deliver),
+    ),
+    "save, deliver, with a fault": (
+        1,
+        Scene(
+            threads=(1, 1),
+            jobs=[[save("a"), A], [deliver]],
+            faults=(killed, cancelled, lost, gone),
+            worker=deliver,
+        ),
+    ),
     "drop, with a fault": (
         1,
         Scene(threads=(1, 1), jobs=[[A], [drop("a"), A]], faults=(killed, cancelled, lost, lease_over, restarted)),
@@ -114,7 +150,7 @@ def test_loaders_that_call_each_other_or_themselves_come_to_an_end(threads: tupl
 # -- every rule is needed ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", [*MUTANTS, *MUTANTS_BEHIND], ids=lambda mutant: mutant.name)
 def test_a_rule_switched_off_is_found_out(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         mutant.patch(patched)

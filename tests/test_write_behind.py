@@ -91,6 +91,23 @@ def test_from_then_on_everybody_reads_what_waits(cache: Cache, other: Cache, col
     assert Worker(cache).drain() == 2
 
 
+def test_who_has_not_heard_of_it_loads_for_nobody_else(cache: Cache, other: Cache, colour: Colour) -> None:
+    users = users_of(cache, colour)
+
+    @other.cached(ttl=60, key="user:{user_id}")
+    @colour.loader
+    def get_user(user_id: int) -> User:
+        return users.table[user_id]
+
+    get_user.__cachecraft__.subject.label = users.get.__cachecraft__.subject.label  # the same, in another program
+    assert colour(users.get(1)).name == colour(get_user(1)).name == "old"
+    colour(users.save(1, User(1, "ann")))
+    assert colour(get_user(1)).name == "old"  # as the database has it
+    assert colour(users.get(1)).name == "ann"
+    Worker(cache).drain()
+    assert [colour(each(1)).name for each in (users.get, get_user)] == ["ann", "ann"]
+
+
 def test_a_load_that_began_before_the_call_is_not_kept(cache: Cache, colour: Colour) -> None:
     gate, table = Gate(), {1: "old"}
 
@@ -246,6 +263,35 @@ def test_a_value_that_waits_and_cannot_be_read_is_loaded(
     (field,) = redis_server.cli("HKEYS", pending)
     redis_server.cli("HSET", pending, field, b"1-1|nonsense")
     assert colour(users.get(1)).name == "old"
+
+
+def test_what_is_loaded_while_nobody_can_tell_what_waits_is_for_that_caller_alone(
+    cache: Cache, colour: Colour, redis_server: RedisServer
+) -> None:
+    table: dict[int, str] = {}
+
+    @cache.cached(ttl=60, key="user:{user_id}", cache_errors={KeyError: 60})
+    @colour.loader
+    def get_user(user_id: int) -> str:
+        return table[user_id]
+
+    @cache.write_behind(get_user, value="name")
+    @colour.loader
+    def save_user(user_id: int, name: str) -> None:
+        table[user_id] = name
+
+    table[1] = "old"
+    for user_id in (1, 2):
+        colour(save_user(user_id, "ann"))
+    redis_server.cli("ACL", "SETUSER", "default", "-hget")
+    try:
+        assert colour(get_user(1)) == "old"
+        with pytest.raises(KeyError):
+            colour(get_user(2))
+    finally:
+        redis_server.cli("ACL", "SETUSER", "default", "+@all")
+    assert colour(get_user(1)) == colour(get_user(2)) == "ann"
+    Worker(cache).drain()
 
 
 def test_no_pattern_and_no_clear_reaches_what_waits(cache: Cache, colour: Colour) -> None:
@@ -451,6 +497,31 @@ def test_where_an_invalidation_that_cannot_reach_redis_raises_a_call_that_waits_
         assert users.writes == []
         Worker(strict).drain()
         assert users.writes == ["ann"]
+
+
+@pytest.mark.plain_keys
+def test_a_worker_that_cannot_let_the_entry_fall_leaves_the_call_to_be_settled_again(
+    redis_url: str, redis_server: RedisServer, colour: Colour
+) -> None:
+    with Cache(redis_url, namespace="shop", on_unreachable="raise") as strict:
+        users = users_of(strict, colour, retry_for=0, max_pending=1)
+
+        def raises(user: User) -> None:
+            raise ValueError("no")
+
+        users.raises = raises
+        colour(users.save(1, User(1, "ann")))
+        assert colour(users.get(1)).name == "ann"
+        redis_server.cli("ACL", "SETUSER", "default", "-unlink")
+        try:
+            with pytest.raises(BackendError):
+                Worker(strict).drain()
+        finally:
+            redis_server.cli("ACL", "SETUSER", "default", "+@all")
+        with pytest.raises(BackendError, match="max_pending"):  # it waits still, and nobody may overtake it
+            colour(users.save(1, User(1, "bob")))
+        assert Worker(strict).drain() == 1
+        assert colour(users.get(1)).name == "old"
 
 
 # -- a worker's life ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, Final
 
+from cachecraft._core import flights
 from cachecraft._core.effects import Flow, Load, Remote
 from cachecraft._core.errors import BackendError
 from cachecraft._core.ports import Run
@@ -94,7 +95,7 @@ class Enqueue(Remote[Fate]):
 
 @dataclass(slots=True, frozen=True)
 class Pending(Remote[bytes | None]):
-    """Read the value that the last write waiting under a key brings, if one waits."""
+    """Read the value that the last write waiting under a key brings, if one waits; empty if it was withdrawn."""
 
     queue: Queue
     key: str
@@ -107,6 +108,17 @@ class Waiting(Remote[tuple[Item, ...]]):
     queue: Queue
     after: bytes
     count: int
+
+
+@dataclass(slots=True, frozen=True)
+class Withdraw(Remote[None]):
+    """Let nobody read the value of a write any more, though it still waits, unless a later one has brought another."""
+
+    settles: ClassVar[bool] = True
+
+    queue: Queue
+    key: str
+    id: bytes
 
 
 @dataclass(slots=True, frozen=True)
@@ -154,17 +166,32 @@ def waits(effect: Enqueue, drop: Flow[Any]) -> Flow[Fate | BackendError]:
     return fate
 
 
+def settled(queue: Queue, item: Item, drop: Flow[Any] | None, outcome: Delivered | Buried) -> Flow[None]:
+    """A write was made, or is given up: from now on the database counts.
+
+    In this order: what is loaded after the entry fell (by ``drop``) is no longer the value that has waited, and the
+    write leaves its queue last, so that whoever goes on after a worker that died here does it all again.
+    """
+    yield from Withdraw(queue, item.key, item.id)
+    if drop is not None:  # else the key is none of ours
+        yield from drop
+    yield from outcome
+
+
 def loaded(
     queue: Queue, key: str, opened: Callable[[bytes], Any], run: Run, failed: Callable[[Exception], object]
 ) -> Flow[Any]:
     """What the loader will return once all that waits is delivered: the value that waits, else what it returns now.
 
-    Where Redis cannot tell, or what it tells cannot be read, that is what the loader returns now.
+    Where Redis cannot tell, that is what the loader returns now, for this one caller: who can ask is to hear what
+    waits. Where what it tells cannot be read, it is what everybody gets until that is delivered.
     """
     try:
         waiting = yield from Pending(queue, key)
-        if waiting is not None:
+        if waiting:
             return opened(waiting)
     except Exception as error:  # the bytes are untrusted
+        if isinstance(error, BackendError):
+            flights.void()
         failed(error)
     return (yield from Load(run))

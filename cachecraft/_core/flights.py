@@ -36,7 +36,7 @@ class Flight:
     result: Any = None
     """The value, or the exception once it failed."""
     void = False
-    """An invalidation came: the result is the caller's, and is not stored."""
+    """The result is the caller's, and is not stored: an invalidation came, or it may be older than one (``void``)."""
     home: Any = None
     """The event loop whose task leads it, if one does: its thread must not block on it, and its end ends the load."""
     tags: frozenset[str] | None = None
@@ -129,6 +129,13 @@ def leave(flight: Flight) -> None:
             current.reset(flight.token)
         except (ValueError, RuntimeError):
             pass  # a coroutine finished in another context, which ends with it; or a signal has it left once more
+
+
+def void() -> None:
+    """The load in which the running code finds itself may have seen what is over: nobody else is to get its result."""
+    flight = current.get()
+    if flight is not None:
+        flight.void = True
 
 
 def may_wait(flight: Flight) -> bool:

@@ -27,7 +27,10 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None, r
     try:
         value = yield from _fly(place, flight, run)
         try:
-            yield from store(place, won, value, flight.took, held or won.held, replaces=replaces)
+            if not flight.void:
+                yield from store(place, won, value, flight.took, held or won.held, replaces=replaces)
+            elif held is None:
+                yield from Release(won.seek.key, won.held)
         except BackendError as error:
             place.failed(error)
         except GeneratorExit:
@@ -42,7 +45,7 @@ def lead(place: RemotePlace, won: Won, run: Run, *, held: bytes | None = None, r
         raise
     except BaseException as error:
         if held is None and flight.state != LANDED:
-            yield from _give_back(place, won, error, flight.took)
+            yield from _give_back(place, won, error, flight)
         raise
     finally:
         if lease is not None:
@@ -59,10 +62,13 @@ def _fly(place: RemotePlace, flight: Flight, run: Run) -> Flow[Any]:
         value = yield from Load(run, place.policy.timeout, flight)
     except BaseException as error:
         _ended(place, flight, error)
-        flight.settle(FAILED if isinstance(error, Exception) else ABANDONED, error)
+        flight.settle(FAILED if isinstance(error, Exception) and not flight.void else ABANDONED, error)
         raise
     _ended(place, flight)
-    land(place, flight, value)
+    if flight.void:
+        flight.settle(ABANDONED, None)
+    else:
+        land(place, flight, value)
     return value
 
 
@@ -122,13 +128,13 @@ def store(place: RemotePlace, won: Won, value: Any, cost: float, held: bytes, *,
     return True
 
 
-def _give_back(place: RemotePlace, won: Won, error: BaseException, cost: float) -> Flow[None]:
+def _give_back(place: RemotePlace, won: Won, error: BaseException, flight: Flight) -> Flow[None]:
     """The loader raised: remember that if it is to be remembered, else let the next caller try at once."""
     seek, packed = won.seek, None
     if isinstance(error, Exception):
         place.notes.add(seek.key, "failed", told(error))
-        packed = place.pack_error(seek, won.stamps[: len(seek.tags)], won.token, error, cost)
-    keep = packed is not None and not seek.watched
+        packed = place.pack_error(seek, won.stamps[: len(seek.tags)], won.token, error, flight.took)
+    keep = packed is not None and not seek.watched and not flight.void
     yield from spared(place, Store(seek.key, won.held, *packed) if keep and packed else Release(seek.key, won.held))
 
 

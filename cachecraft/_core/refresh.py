@@ -69,7 +69,7 @@ def refresh_behind(place: RemotePlace, seek: Seek, sight: Sight, run: Run) -> Fl
 def _refresh(place: RemotePlace, seek: Seek, sight: Sight, run: Run, flight: Flight) -> Flow[Any]:
     """Load anew under a claim, and store if the old entry is still there. The claim only saves work.
 
-    Answers the value, or ``MISSING`` where another process is at it.
+    Answers the value, or ``MISSING`` where there is none to hand out: another process is at it, or it may be too old.
     """
     key, old = sight.seek.key, handle(sight.reading.slot)
     claim, name = PLACEHOLDER + place.token(), claim_key(key)
@@ -100,7 +100,7 @@ def _refresh(place: RemotePlace, seek: Seek, sight: Sight, run: Run, flight: Fli
         raise
     else:
         yield from spared(place, Release(name, claim))
-        return value
+        return MISSING if flight.lookup.void else value
     finally:
         lease.end()
 

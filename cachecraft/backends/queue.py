@@ -1,15 +1,16 @@
 """The queue of writes behind, as commands and scripts: a stream of what waits, and a hash of the values it brings.
 
 Each change is one script, so that a write and its value come and go together. A field of the hash holds ``id | value``,
-so that who takes a write from the queue removes no value that a later one brought. What waits has no ttl, as it is no
-cache; a log in which nothing waits ends in a day, and until then no id is given twice.
+so that who takes a write from the queue removes no value that a later one brought; ``id |`` alone says that a write
+still waits whose value was withdrawn. What waits has no ttl, as it is no cache; a log in which nothing waits ends in a
+day, and until then no id is given twice.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from cachecraft._core.behind import Buried, Delivered, Enqueue, Fate, Item, Pending, Queue, Revive, Waiting
+from cachecraft._core.behind import Buried, Delivered, Enqueue, Fate, Item, Pending, Queue, Revive, Waiting, Withdraw
 from cachecraft._core.effects import Remote
 from cachecraft.backends.scripts import Command, Plan, Replies, Script, reply_of
 
@@ -26,6 +27,11 @@ ENQUEUE: Final = Script(
     " then return redis.call('HGET', KEYS[2], ARGV[1]) and 2 or 1 end"
     " local id = redis.call('XADD', KEYS[1], '*', 'key', ARGV[1], 'write', ARGV[2])"
     " redis.call('HSET', KEYS[2], ARGV[1], id .. '|' .. ARGV[3]) redis.call('PERSIST', KEYS[1]) return 0"
+)
+WITHDRAW: Final = Script(
+    "local waiting = redis.call('HGET', KEYS[2], ARGV[1])"
+    " if waiting and waiting:sub(1, #ARGV[2] + 1) == ARGV[2] .. '|'"
+    " then redis.call('HSET', KEYS[2], ARGV[1], ARGV[2] .. '|') end"
 )
 _REST: Final = (
     f"local function rest(log) if redis.call('XLEN', log) == 0 then redis.call('PEXPIRE', log, {_DAY}) end end "
@@ -53,8 +59,8 @@ REVIVE: Final = Script(
     " if #dead > 0 then redis.call('PERSIST', KEYS[1]) rest(KEYS[3]) end return #dead"
 )
 
-SCRIPTS: Final = (ENQUEUE, DELIVERED, BURIED, REVIVE)
-_ENQUEUE, _DELIVERED, _BURIED, _REVIVE = (script.sha for script in SCRIPTS)
+SCRIPTS: Final = (ENQUEUE, WITHDRAW, DELIVERED, BURIED, REVIVE)
+_ENQUEUE, _WITHDRAW, _DELIVERED, _BURIED, _REVIVE = (script.sha for script in SCRIPTS)
 
 
 def _call(sha: str, queue: Queue, *arguments: Any) -> list[Command]:
@@ -85,6 +91,7 @@ PLANS: Final[dict[type[Remote[Any]], Plan]] = {
     Enqueue: Plan(lambda e: _call(_ENQUEUE, e.queue, e.key, e.write, e.value, e.room), lambda e, r: Fate(r[0])),
     Pending: Plan(lambda e: [("HGET", e.queue.pending, e.key)], _pending),
     Waiting: Plan(lambda e: [("XRANGE", e.queue.log, _next(e.after), "+", "COUNT", e.count)], _waiting),
+    Withdraw: Plan(lambda e: _call(_WITHDRAW, e.queue, e.key, e.id), reply_of),
     Delivered: Plan(lambda e: _call(_DELIVERED, e.queue, e.key, *e.ids), reply_of),
     Buried: Plan(
         lambda e: _call(_BURIED, e.queue, e.item.key, e.item.id, e.item.write, e.error, GRAVES),

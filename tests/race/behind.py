@@ -114,7 +114,7 @@ def read(cache: Cache, truth: Truth, until: float, *, behind: bool = True) -> di
         reads += 1
         if random.random() < 0.02:
             get.invalidate(key) if random.random() < 0.7 else get.invalidate_all()
-    return {"reads": reads, "stale": stale}
+    return {"reads": reads, "stale" if behind else "of_strangers": stale}
 
 
 async def aread(cache: Cache, truth: Truth, until: float) -> dict[str, int]:
@@ -160,6 +160,8 @@ class Result:
     writes: int = 0
     stale: int = 0
     """Reads of an older version than had been written."""
+    of_strangers: int = 0
+    """The same, by those who do not ask what waits."""
     back: int = 0
     """How often the table fell back."""
     undelivered: int = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from cachecraft._core import behind
 from cachecraft._core.effects import Flow
 from cachecraft._core.entry import MISSING
 from cachecraft._core.errors import BackendError
@@ -36,19 +37,51 @@ def loader(name: str, *inner: str) -> Callable[[Caller, str], Steps]:
     """A loader that answers the number of its load, or raises it; and reads others first, which read still others."""
 
     def load(caller: Caller, kind: str) -> Steps:
-        loading = begin(caller, name, kind)
+        process, loading = caller.process, begin(caller, name, kind)
         try:
             if inner:
-                nested = caller.process.place.recall((inner[0],), loader(*inner))
+                nested = process.place.recall((inner[0],), loader(*inner))
                 yield from caller.drive(nested, READ, wire(inner[0]))
-            fails = yield Point("load")
-            if fails is not None:
-                raise fails(loading.number)
+            ask = _asking(loading)
+            if process.queue is None:
+                yield from ask(caller, kind)
+            else:
+                flow = behind.loaded(process.queue, loading.key, _opened(loading), ask, _unable(caller, loading))
+                yield from caller.drive(flow, FORCED, loading.key)
             return loading.number
         finally:
             loading.running = False
 
     return load
+
+
+def _asking(loading: Loading) -> Callable[[Caller, str], Steps]:
+    """Ask the database."""
+
+    def ask(caller: Caller, kind: str) -> Steps:
+        loading.shows = caller.world.ledger.table.rows[loading.key]
+        fails = yield Point("load")
+        if fails is not None:
+            raise fails(loading.number)
+
+    return ask
+
+
+def _opened(loading: Loading) -> Callable[[bytes], None]:
+    def opened(waiting: bytes) -> None:
+        loading.shows = int(waiting)
+
+    return opened
+
+
+def _unable(caller: Caller, loading: Loading) -> Callable[[Exception], object]:
+    """Redis does not say what waits: what is loaded now is for this caller alone."""
+
+    def failed(error: Exception) -> None:
+        loading.only = caller.name
+        caller.process.place.failed(error)
+
+    return failed
 
 
 def _named(job: Job, name: str) -> Job:
@@ -58,7 +91,7 @@ def _named(job: Job, name: str) -> Job:
 
 def read(name: str, *inner: str) -> Job:
     def job(caller: Caller) -> Steps:
-        floor = caller.world.ledger.floors[wire(name)]
+        floor = caller.world.ledger.floor(wire(name))
         flow = caller.process.place.recall((name,), loader(name, *inner))
         try:
             value = yield from caller.drive(flow, READ, wire(name))
@@ -71,7 +104,7 @@ def read(name: str, *inner: str) -> Job:
 
 def peek(name: str) -> Job:
     def job(caller: Caller) -> Steps:
-        floor = caller.world.ledger.floors[wire(name)]
+        floor = caller.world.ledger.floor(wire(name))
         value = yield from caller.drive(caller.process.place.peek((name,)), READ, wire(name))
         if value is not MISSING:
             caller.world.ledger.serve(caller.name, wire(name), value, floor, caller.process.place.schema)
@@ -81,7 +114,7 @@ def peek(name: str) -> Job:
 
 def renew(name: str) -> Job:
     def job(caller: Caller) -> Steps:
-        floor = caller.world.ledger.floors[wire(name)]
+        floor = caller.world.ledger.floor(wire(name))
         flow = caller.process.place.renew((name,), loader(name))
         try:
             value = yield from caller.drive(flow, FORCED, wire(name))

@@ -12,6 +12,7 @@ from typing import Any
 
 from cachecraft._core.refresh import claim_key
 from tests.simulation.caller import READ, REFRESH
+from tests.simulation.table import BEFORE, Promise, Table
 
 
 class Violation(AssertionError):
@@ -33,14 +34,23 @@ class Loading:
     release: bytes = b""
     """The schema of what it makes."""
     running: bool = True
+    shows: int = BEFORE
+    """The write that it shows, where there is a queue."""
+    only: str = ""
+    """The caller for whom it is, if it is for nobody else."""
 
     def __repr__(self) -> str:
         return f"{self.kind} load {self.number} of {self.key} (version {self.version})"
 
 
+Floor = tuple[int, Promise]
+"""What a call may not fall below."""
+
+
 @dataclass
 class Ledger:
     version: int = 0
+    table: Table = field(default_factory=Table)
     loads: list[Loading] = field(default_factory=list)
     floors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     """By key: values of a smaller version were invalidated, and that has returned."""
@@ -62,16 +72,26 @@ class Ledger:
         self.invalidated += 1
         self.floors[key] = max(self.floors[key], version)
 
-    def serve(self, who: object, key: str, value: Any, floor: int, release: bytes = b"") -> None:
+    def floor(self, key: str) -> Floor:
+        """What a call that starts now may not fall below."""
+        return self.floors[key], self.table.promise(key)
+
+    def serve(self, who: object, key: str, value: Any, floor: Floor, release: bytes = b"") -> None:
         """A call that started when ``floor`` counted has returned a value."""
+        version, promise = floor
         self.served += 1
         load = self.loads[value]
         if load.key != key:
             self.violated(f"P8: {who} asked for {key} and got {load}")
         if load.release != release:
             self.violated(f"P4: {who} got what another release made: {load}")
-        if load.version < floor:
-            self.violated(f"P1: {who} got {load}, though version {floor} was invalidated before the call")
+        if load.version < version:
+            self.violated(f"P1: {who} got {load}, though version {version} was invalidated before the call")
+        if load.only not in ("", who):
+            self.violated(f"P1: {who} got {load}, which did not know what waits")
+        wrong = self.table.wrong(load.shows, promise)
+        if wrong is not None and not load.only:
+            self.violated(f"{wrong}: {who} got {load}")
 
     # -- P2: one load ----------------------------------------------------------------------------------------
 

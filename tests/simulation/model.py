@@ -1,5 +1,7 @@
 """A Redis server of a few dozen lines: the commands that ``backends.commands`` makes, one atomic step each.
 
+What waits in queues is in ``queues``, and no command for entries can meet it: their names are of no pattern.
+
 It has no clock: a key has so many milliseconds left, and only the world takes them away. That it answers as Redis does
 is shown by ``test_model.py``, against a real server.
 """
@@ -16,6 +18,7 @@ from redis.exceptions import NoScriptError
 from cachecraft._core.entry import ENTRY
 from cachecraft._core.globs import matcher
 from cachecraft.backends.commands import PROLONG, RELEASE, RENEW, SCRIPTS, SET, Command
+from tests.simulation.queues import Queues
 
 BUCKETS: Final = 4
 """Steps of a whole ``SCAN``; a key stays in its bucket, so one that is there all the time is met."""
@@ -29,19 +32,26 @@ Snapshot = dict[bytes, Slot]
 
 @dataclass
 class ModelRedis:
-    """One server. ``removed`` is told of every key that an ``UNLINK`` names, or the world takes."""
+    """One server.
+
+    ``removed`` is told of every key that an ``UNLINK`` names, or the world takes; ``queued`` of each write that waits.
+    """
 
     data: dict[bytes, Slot] = field(default_factory=dict)
     run: int = 1
     scripts: set[str] = field(default_factory=set)
     removed: Callable[[bytes], object] = lambda key: None
+    queued: Callable[[bytes], object] = lambda write: None
 
     def __post_init__(self) -> None:
+        self.queues = self.make_queues(self.queued)
         self._verbs: dict[str, Callable[..., Any]] = {
             "MGET": lambda *keys: [self._value(key) for key in keys],
             "GET": self._value,
             "SET": self._set,
             "PTTL": lambda key: self.data.get(encoded(key), (b"", -2))[1],
+            "HGET": self.queues.hget,
+            "XRANGE": self.queues.xrange,
             "PEXPIRE": self._pexpire,
             "UNLINK": lambda *keys: sum(self._unlink(key) for key in keys),
             "SCAN": self._scan,
@@ -55,6 +65,8 @@ class ModelRedis:
             RELEASE.sha: self._drop,
             RENEW.sha: self._pexpire,
         }
+
+    make_queues = Queues
 
     def execute(self, command: Command) -> Any:
         verb, *arguments = command
@@ -116,14 +128,19 @@ class ModelRedis:
 
     # -- scripts: but for one, all of them compare the first 17 bytes, then do one thing ---------------------
 
-    def _evalsha(self, sha: str, *rest: Any) -> int:
+    def _evalsha(self, sha: str, *rest: Any) -> Any:
         if sha not in self.scripts:
             raise NoScriptError("No matching script. Please use EVAL.")
         return self._eval(sha, *rest)
 
-    def _eval(self, sha: str, keys: int, key: str | bytes, held: bytes, *arguments: Any) -> int:
-        assert keys == 1, "a change of an entry touches one key"
+    def _eval(self, sha: str, keys: int, *rest: Any) -> Any:
         self.scripts.add(sha)
+        if keys == 3:
+            return self.queues.run(sha, *rest)
+        assert keys == 1, "a change of an entry touches one key"
+        return self._change(sha, *rest)
+
+    def _change(self, sha: str, key: str | bytes, held: bytes, *arguments: Any) -> int:
         if sha == PROLONG.sha:
             return self._prolong(key, int(held))
         if not self.holds(sha, key, held):

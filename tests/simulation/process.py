@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
+from cachecraft._core.behind import Queue
 from cachecraft._core.calls import Subject
 from cachecraft._core.effects import Footprint, Renew
 from cachecraft._core.flights import Flight
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 PREFIX: Final = "n:"
+QUEUE: Final = Queue(PREFIX, "f")
+"""Where writes wait behind the one function that there is."""
 _SETTINGS: Final = SimpleNamespace(
     compress_above=None, compression="zlib", max_value_bytes=2**20, encryption_keys=None, clock=time.monotonic
 )
@@ -119,6 +122,9 @@ class _NoFootprints(Footprints):
 class Process:
     """What the callers of one process share."""
 
+    queue: Queue | None = None
+    """Where writes wait, if it has the functions that make them."""
+
     def __init__(self, world: World, name: str, flavour: str, *, trust: bool = False, schema: bytes = bytes(8)) -> None:
         self.world = world
         self.schema = schema
@@ -139,9 +145,12 @@ class Process:
         return place
 
     def hold(self, key: str, held: bytes, lease: float, flight: Flight | None = None) -> Beat:
+        self.world.held = True
+        return self.keep_alive(key, held, lease)
+
+    def keep_alive(self, key: str, held: bytes, lease: float) -> Beat:
         beat = Beat(self, key, held, lease)
         self.beats.add(beat)
-        self.world.held = True
         return beat
 
     def leftovers(self) -> list[object]:

@@ -17,16 +17,19 @@ from cachecraft._core.errors import BackendError
 from cachecraft._core.refresh import claim_key
 from cachecraft.backends.commands import SCRIPTS
 from cachecraft.backends.redis import _RUN
+from tests.simulation.behind import deliver_all
 from tests.simulation.caller import REFRESH, Caller
 from tests.simulation.faults import Fault, Move
 from tests.simulation.jobs import EVERYTHING, KEYS, Job, LoaderError, read
 from tests.simulation.ledger import Ledger, Violation
 from tests.simulation.model import ModelRedis, Snapshot, run_id
 from tests.simulation.network import Cancelled, Late, Line, Point, Steps, perform
-from tests.simulation.process import PREFIX, Beat, Place, Process, Remembered
+from tests.simulation.process import PREFIX, QUEUE, Beat, Place, Process, Remembered
 from tests.simulation.schedule import Schedule
 
 CLAIM: Final = claim_key("").encode()
+LEASE: Final = b":lease"
+"""What the lease on a queue ends in."""
 BOUND: Final = 3000
 """Steps in the calm until everybody must have come to an end."""
 
@@ -52,6 +55,10 @@ class Scene:
     trust: bool = False
     schemas: Sequence[bytes] = ()
     """Of the results of each process, where they are of several releases."""
+    worker: Job | None = None
+    """Delivers in the end what waits behind the function, if writes do."""
+    strangers: int = 0
+    """Processes, the last ones, that know nothing of these writes."""
     place: type[Place] = Place
     redis: type[ModelRedis] = ModelRedis
     plans: dict[Any, Any] = field(default_factory=dict)
@@ -65,7 +72,7 @@ class World:
         self.place_class = scene.place
         self.plans = scene.plans
         self.ledger = Ledger()
-        self.redis = scene.redis(removed=self.ledger.taken)
+        self.redis = scene.redis(removed=self.ledger.taken, queued=self.ledger.table.queued)
         self.snapshots: list[Snapshot] = [{}]
         self.late: list[Late] = []
         self.listener: Callable[[Caller | None, tuple[Any, ...], Any], object] = lambda caller, what, answer: None
@@ -81,6 +88,8 @@ class World:
             Process(self, f"P{at}", scene.flavour, trust=scene.trust, schema=schema)
             for at, schema in enumerate(schemas)
         ]
+        for process in self.processes[: len(self.processes) - scene.strangers]:
+            process.queue = QUEUE if scene.worker is not None else None
         self.callers: list[Caller] = []
         self.current: Caller | None = None
         if schedule.warm:
@@ -138,7 +147,7 @@ class World:
                 self.pass_time()
                 self._do(move)
                 self._check()
-            self._calm()
+            self.calm()
             self._aftermath()
         except Violation as violation:
             raise Violation("\n  ".join([str(violation), *self.story])) from None
@@ -202,7 +211,7 @@ class World:
 
     # -- the end ---------------------------------------------------------------------------------------------
 
-    def _calm(self) -> None:
+    def calm(self) -> None:
         for caller in self.callers:
             caller.frozen = False
         self.story.append("-- calm --")
@@ -221,19 +230,20 @@ class World:
             self.step(caller)
             self._check()
             if turn % 50 == 49:
-                self._bury()
+                self.bury()
         else:
             raise Violation(f"no end: {[each for each in self.callers if each.point is not None]}")
         for process in self.processes:
             if process.alive and process.leftovers():
                 raise Violation(f"{process} has left behind {process.leftovers()}")
 
-    def _bury(self) -> None:
+    def bury(self) -> None:
         """The leases of those who are not there any more run out."""
         held = {beat.held for process in self.processes for beat in process.beats}
         for key, (value, _) in list(self.redis.data.items()):
             # A claim is kept alive only once its holder has looked again, which is well within its time.
-            if value.startswith(PLACEHOLDER) and value[:17] not in held and not key.endswith(CLAIM):
+            leased = (value.startswith(PLACEHOLDER) and not key.endswith(CLAIM)) or key.endswith(LEASE)
+            if leased and value[:17] not in held:
                 self.redis.take(key)
 
     def _aftermath(self) -> None:
@@ -242,11 +252,13 @@ class World:
             for key, (value, _) in self.redis.data.items():
                 if value.startswith(PLACEHOLDER):
                     raise Violation(f"a placeholder was left under {key.decode()}")
+        if self.scene.worker is not None:
+            deliver_all(self, self.scene.worker)
         last = [process for process in self.processes if process.alive][-1]
         for name in KEYS:
             self.story.append(f"afterwards: read {name}")
             self.callers.append(Caller(last, "afterwards", read(name)))
-        self._calm()
+        self.calm()
 
     def token(self, process: Process) -> bytes:
         """A new one each time; it begins with its process, so that a mutant can forget the rest."""
