@@ -35,8 +35,8 @@ class Postponed(Protocol):
     def allow(self, place: Remote) -> None:
         """Have the serializer make what the parameters are annotated with."""
 
-    async def deliver(self, args: Iterable[Any], kwargs: Mapping[str, Any], threads: Executor) -> None:
-        """Make a call that has waited."""
+    async def deliver(self, args: Iterable[Any], kwargs: Mapping[str, Any], threads: Executor) -> BaseException | None:
+        """Make a call that has waited. Answers what it raised."""
 
 
 class Unknown(Exception):
