@@ -5,7 +5,7 @@ The house, from the top; imports point down only:
     __init__          the public names
     cli               the command ``cachecraft``
     integrations      Prometheus, OpenTelemetry
-    worker            delivers writes that wait in Redis; _delivery, one queue of them
+    worker            delivers writes that wait in Redis; _delivery, one queue of them; _turn, whose turn it is
     _api              ``Cache`` and the decorators with their types and documentation
     _write_behind     what ``write_behind`` makes of one, whose calls wait in Redis; _behind, what waits there
     _writes           what ``invalidates`` and ``updates`` make of a function

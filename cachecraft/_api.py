@@ -328,7 +328,8 @@ class Cache(BareCache):
 
         Args:
             function: the cached function, for the arguments the two share by name.
-            value: what ``function`` returns from now on: the name of a parameter, or a function of the arguments.
+            value: what ``function`` returns from now on: the name of a parameter, or a function of all arguments by
+                name, defaults among them.
             coalesce: of calls that wait together for the same key only the last need be made.
             retry_for: a call that fails is tried again for so long, with growing pauses, then put aside (``cachecraft
                 worker --status``); five minutes by default, 0 for once only. Later ones of its key wait meanwhile.

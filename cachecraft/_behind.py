@@ -10,16 +10,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from cachecraft._cache import BareCache
+from cachecraft._core import effects
 from cachecraft._core.behind import Item, Queue, loaded
 from cachecraft._core.entry import TOKEN, unpack
-from cachecraft._core.errors import CorruptError, OptionError
+from cachecraft._core.errors import BackendError, CorruptError, OptionError
 from cachecraft._core.ports import Function
 from cachecraft._decorators import Handle
 from cachecraft.backends.remote import Remote
 from cachecraft.backends.sealing import Sealing
+
+T = TypeVar("T")
 
 _AWARE: Final = "~behind"
 """The tag of those who ask what waits; no tag of a user is called so."""
@@ -38,8 +41,8 @@ class Postponed(Protocol):
     def allow(self, place: Remote) -> None:
         """Have the serializer make what the parameters are annotated with."""
 
-    async def deliver(self, args: Iterable[Any], kwargs: Mapping[str, Any], threads: Executor) -> None:
-        """Make a call that has waited."""
+    async def deliver(self, args: Iterable[Any], kwargs: Mapping[str, Any], threads: Executor) -> BaseException | None:
+        """Make a call that has waited. Answers what it raised."""
 
 
 class Unknown(Exception):
@@ -100,6 +103,27 @@ class Behind:
         function: Any = self.handle.function()
         place = getattr(function, "remote", function)  # of what is held near, that in Redis
         return place if isinstance(place, Remote) else None
+
+    def needed(self) -> Remote:
+        """As ``place``.
+
+        Raises:
+            BackendError: there is none.
+        """
+        place = self.place()
+        if place is None:
+            raise BackendError("the cache was closed, turned off, or configured anew without Redis")
+        return place
+
+    async def ask(self, effect: effects.Remote[T]) -> T:
+        """Have Redis do something about the queue.
+
+        Raises:
+            BackendError: it cannot.
+        """
+        self.needed()
+        answer: T = await self.cache.driver.backend.aperform(effect)  # type: ignore[union-attr]  # it is needed
+        return answer
 
     def apart(self, function: Function) -> Function:
         """The function, keeping apart what it loads from what others do, who have not heard that writes may wait.

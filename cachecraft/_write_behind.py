@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cachecraft._behind import Behind
 from cachecraft._cache import BareCache
-from cachecraft._callables import check_callable, is_async, label_of
+from cachecraft._callables import check_callable, is_async, label_of, signature_of
 from cachecraft._core.behind import Enqueue, Fate, Pending, waits
 from cachecraft._core.effects import Flow
 from cachecraft._core.errors import BackendError, OptionError, OptionTypeError, UnserializableError, told
@@ -50,7 +50,7 @@ class WriteBehind:
         self.fn = fn
         self.label = label
         self.is_async = is_async(fn)
-        self.write = Write(behind.cache, [behind.handle.wrapper], fn, _NOTHING)
+        self.write = Write(behind.cache, [behind.handle.wrapper], fn, _NOTHING, decorator="write_behind")
         if next(iter(self.write.signature.parameters), "") in ("self", "cls"):
             raise OptionTypeError(
                 f"write_behind got the method {label}, and its object is not there when the call is delivered; decorate"
@@ -84,6 +84,13 @@ class WriteBehind:
             return lambda arguments: arguments[value]
         if not callable(value):
             raise OptionTypeError(f"value={value!r} must be the name of a parameter, or a function of the arguments")
+        try:
+            signature_of(value).bind(**dict.fromkeys(parameters))
+        except TypeError as error:
+            raise OptionTypeError(
+                f"value={value!r} gets all arguments of {self.label} by name ({', '.join(parameters)}), and cannot take"
+                f" them: {error}"
+            ) from None
         return lambda arguments: value(**arguments)
 
     def allow(self, place: Remote) -> None:
@@ -195,13 +202,23 @@ class WriteBehind:
 
     # -- the delivery ----------------------------------------------------------------------------------------
 
-    async def deliver(self, args: Iterable[Any], kwargs: Mapping[str, Any], threads: Executor) -> None:
-        """Make the call that has waited, in this loop or, if it may block, in a thread."""
-        if self.is_async:
+    async def deliver(self, args: Iterable[Any], kwargs: Mapping[str, Any], threads: Executor) -> BaseException | None:
+        """Make the call that has waited, in this loop or, if it may block, in a thread.
+
+        Answers what it raised, as a value: a future takes no ``StopIteration``, and a loop ends with a ``SystemExit``.
+        """
+        if not self.is_async:
+            make = partial(copy_context().run, _raised, self.fn, args, kwargs)
+            # Nobody can end a thread, and nobody is to go on with this key before it has ended.
+            return await through(asyncio.get_running_loop().run_in_executor(threads, make))
+        try:
             await self.fn(*args, **kwargs)
-            return
-        make = partial(copy_context().run, self.fn, *args, **kwargs)
-        await asyncio.get_running_loop().run_in_executor(threads, make)
+        except BaseException as error:
+            task = asyncio.current_task()
+            if isinstance(error, KeyboardInterrupt) or (task is not None and task.cancelling()):
+                raise  # that is for the worker
+            return error
+        return None
 
     def __repr__(self) -> str:
         return f"<WriteBehind {self.label}>"
@@ -227,6 +244,14 @@ def writing_behind(cache: BareCache, function: Any, options: Mapping[str, Any]) 
         return Writer(fn, writer.call)
 
     return decorator
+
+
+def _raised(fn: Callable[..., Any], args: Iterable[Any], kwargs: Mapping[str, Any]) -> BaseException | None:
+    try:
+        fn(*args, **kwargs)
+    except BaseException as error:
+        return error
+    return None
 
 
 def _annotations(fn: Callable[..., Any]) -> list[Any]:

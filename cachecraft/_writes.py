@@ -45,9 +45,16 @@ class Write:
     """What ``invalidates`` has to drop once a write has ended."""
 
     def __init__(
-        self, cache: BareCache, functions: Sequence[Any], fn: Callable[..., Any], options: Mapping[str, Any]
+        self,
+        cache: BareCache,
+        functions: Sequence[Any],
+        fn: Callable[..., Any],
+        options: Mapping[str, Any],
+        *,
+        decorator: str = "invalidates",
     ) -> None:
         self.cache = cache
+        self.decorator = decorator
         self.label = qualified_name(fn) or label_of(fn)
         self.signature = signature_of(fn)
         self.when = options["when"]
@@ -74,9 +81,12 @@ class Write:
                 parameter.VAR_KEYWORD,
             )
             if name not in self.signature.parameters and not optional:
+                remedy = (
+                    "pattern= or tags=, or call invalidate() yourself" if self.decorator == "invalidates" else "it one"
+                )
                 raise TemplateError(
-                    f"invalidates({handle.subject.label}): {self.label} has no parameter {name!r} to share with it;"
-                    " give pattern= or tags=, or call invalidate() yourself"
+                    f"{self.decorator}({handle.subject.label}): {self.label} has no parameter {name!r} to share with"
+                    f" it; give {remedy}"
                 )
 
     def _templates(self, option: str, given: object) -> list[Template]:
@@ -266,6 +276,7 @@ def updating(cache: BareCache, function: Any, value: Callable[[Any], Any] | None
             [function],
             target,
             {"key": None, "pattern": None, "tags": None, "when": None, "on_success_only": False},
+            decorator="updates",
         )
 
         def call(wrapped: Any, instance: Any, args: Any, kwargs: Any) -> Any:

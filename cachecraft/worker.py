@@ -11,9 +11,9 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from cachecraft._behind import Behind
+from cachecraft._behind import Behind, Postponed
 from cachecraft._cache import BareCache
-from cachecraft._core.errors import BackendError, OptionError, OptionTypeError, told
+from cachecraft._core.errors import BackendError, ClosedError, OptionError, OptionTypeError, told
 from cachecraft._core.policy import seconds
 from cachecraft._delivery import Delivery
 from cachecraft._life import caches
@@ -78,11 +78,20 @@ class Worker:
         return sum(each.given_up for each in self._deliveries.values())
 
     def run(self) -> None:
-        """Deliver until ``stop`` is called."""
+        """Deliver until ``stop`` is called.
+
+        Raises:
+            OptionError: this process has two functions of one name, whose calls could not be told apart.
+        """
         asyncio.run(self.arun())
 
     async def arun(self) -> None:
-        """As ``run``. Cancelled, it leaves a write of an async function that is being made to be made again."""
+        """As ``run``. Cancelled, it ends async functions in the middle and waits for those in threads; another worker
+        makes these writes again.
+
+        Raises:
+            OptionError: as ``run``.
+        """
         self._begin()
         tasks: list[asyncio.Task[None]] = []
         try:
@@ -96,15 +105,17 @@ class Worker:
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._end(cut=not self._ended.is_set())
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                await self._end(cut=not self._ended.is_set())
 
     def drain(self) -> int:
         """Deliver until nothing waits. Answers how many writes that were, those given up among them.
 
         Raises:
             BackendError: Redis cannot be reached.
-            OptionError: something waits for a function that this process does not have.
+            OptionError: something waits for a function that this process does not have, or has twice.
         """
         return asyncio.run(self.adrain())
 
@@ -137,6 +148,7 @@ class Worker:
 
     def _found(self) -> list[Delivery]:
         """The queues that were not there when it was last asked."""
+        _check_names(self._behinds())
         new = [
             Delivery(each, seats=self._seats, threads=self._threads, batch=self._batch, lease=self._lease)
             for each in self._behinds()
@@ -150,11 +162,11 @@ class Worker:
         while not self._ended.is_set():
             try:
                 stuck = await self._served(each)
-            except BackendError as error:
+            except (BackendError, ClosedError) as error:
                 stuck = f"what waits behind {each.label} waits on: {told(error)}"
             if stuck and stuck != said:  # once, however long it lasts
                 log.warning("%s", stuck)
-            said = stuck
+            said = stuck or (said if each.stuck else "")
             if stuck:
                 await self._nap(_REST)
 
@@ -178,23 +190,43 @@ class Worker:
             pass
 
     def _begin(self) -> None:
+        if self._loop is not None:  # another run, perhaps in another loop
+            self._ended = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._seats = asyncio.Semaphore(self._concurrency)
         self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="cachecraft-worker")
         self._deliveries.clear()
 
     async def _end(self, *, cut: bool = False) -> None:
-        for each in self._deliveries.values():
-            if cut:
+        if cut:
+            for each in self._deliveries.values():
                 each.cancel()
-            try:
-                await each.leave()
-            except BackendError:
-                pass  # it ends by itself
-        self._threads.shutdown(wait=False)
+        try:
+            await asyncio.gather(*(each.leave() for each in self._deliveries.values()))
+        finally:
+            self._threads.shutdown(wait=False)
 
     def __repr__(self) -> str:
         return f"<Worker: {', '.join(self.functions) or 'nothing yet'}>"
+
+
+def _check_names(behinds: list[Behind]) -> None:
+    """Two of one name, made by calling one function twice, say, share a queue: calls would reach the wrong one.
+
+    Raises:
+        OptionError: there are two.
+    """
+    known: dict[tuple[str, str], Postponed] = {}
+    for each in behinds:
+        if each.place() is None:
+            continue
+        for writer in each.writers.values():
+            if known.setdefault((each.queue.log, writer.label), writer) is not writer:
+                raise OptionError(
+                    f"this process has two functions called {writer.label} behind two called"
+                    f" {each.handle.subject.label}, and their calls cannot be told apart; give the cached ones a"
+                    " namespace= each, or other names"
+                )
 
 
 def _unknown(each: Delivery, function: str) -> str:

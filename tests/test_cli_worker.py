@@ -17,6 +17,7 @@ from tests.terminal import ROOT, Ended, cli, environment
 
 APP = """
     from pathlib import Path
+    from threading import Event
 
     from cachecraft import cached, write_behind
 
@@ -30,6 +31,9 @@ APP = """
     def save_user(user_id: int, name: str) -> None:
         if name == "bad":
             raise ValueError("no such name")
+        if name == "hang":
+            TABLE.with_name("hangs").touch()
+            Event().wait()
         with TABLE.open("a") as table:
             table.write(f"{user_id} {name}\\n")
 """
@@ -97,6 +101,21 @@ def test_it_delivers_until_it_is_told_to_end(program: Program, end: signal.Signa
     assert worker.communicate(timeout=10) == ("", "")
     assert worker.returncode == 0
     assert sorted(program.table) == ["0 ann", "1 bob"]
+
+
+def test_told_to_end_twice_it_ends_in_the_middle_of_a_write_that_hangs(program: Program) -> None:
+    program.save("hang")
+    with program.start("people", *program.where, "--lease", "0.5") as worker:
+        until((program.directory / "hangs").exists)
+        worker.send_signal(signal.SIGTERM)
+        with pytest.raises(subprocess.TimeoutExpired):
+            worker.wait(0.3)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(10) == -signal.SIGTERM
+    (program.directory / "people.py").write_text(dedent(APP).replace('"hang"', '"nobody"'))
+    # Its lease ends by itself.
+    assert program.worker("people", *program.where, "--once").out == "1 write delivered, 0 of them given up\n"
+    assert program.table == ["0 hang"]
 
 
 def test_once_delivers_what_waits_and_ends(program: Program) -> None:

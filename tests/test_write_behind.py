@@ -449,7 +449,8 @@ def test_bad_input_is_told_at_decoration(cache: Cache, other: Cache) -> None:
     says(OptionTypeError, "max_pending='many'", max_pending="many")
     says(OptionError, "on_unqueued='drop'", on_unqueued="drop")
     says(OptionError, "no name", lambda user_id, user: None)
-    says(TemplateError, "no parameter 'user_id'", lambda_free)
+    says(TemplateError, "write_behind.*no parameter 'user_id' to share with it; give it one", lambda_free)
+    says(OptionTypeError, r"by name \(user_id, user\), and cannot take.*'user", value=lambda user_id: None)
     with pytest.raises(OptionTypeError, match="not a cached function"):
         cache.write_behind(save, value="user")  # type: ignore[arg-type]
     with pytest.raises(OptionTypeError, match="another cache"):

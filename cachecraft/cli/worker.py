@@ -110,8 +110,13 @@ def _delivered(found: Worker, once: bool, json: bool) -> int:
             print(jsons.dumps({"functions": functions, "settled": settled, "given_up": given_up}))
         console.print(f"{many(settled, 'write')} delivered, {given_up:,} of them given up", markup=False)
         return FAILED if given_up else DONE
-    signal.signal(signal.SIGTERM, lambda *_: found.stop())
-    signal.signal(signal.SIGINT, lambda *_: found.stop())
+
+    def stop(number: int, _: object) -> None:
+        found.stop()
+        signal.signal(number, signal.SIG_DFL)  # who does not want to wait for what hangs says it once more
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     console.print(f"delivering what waits behind {', '.join(functions)}", markup=False, soft_wrap=True)
     found.run()
     return DONE
