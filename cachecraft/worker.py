@@ -68,6 +68,11 @@ class Worker:
         return [each.handle.subject.label for each in self._behinds() if each.place() is not None]
 
     @property
+    def caches(self) -> set[BareCache]:
+        """The caches that these functions belong to."""
+        return {each.cache for each in self._behinds() if each.place() is not None}
+
+    @property
     def settled(self) -> int:
         """How many writes it has taken from their queue, those given up among them."""
         return sum(each.settled for each in self._deliveries.values())

@@ -10,10 +10,11 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+from rich.cells import cell_len
 
 from tests.callers import until
 from tests.servers import RedisServer
-from tests.terminal import ROOT, Ended, cli, environment
+from tests.terminal import ROOT, Ended, Terminal, cli, environment
 
 APP = """
     from pathlib import Path
@@ -178,6 +179,43 @@ def test_what_waits_for_a_function_that_is_not_here_is_left_alone(program: Progr
     assert program.table == []
     (queue,) = cli("worker", "--status", "--json", *program.where).document["queues"]
     assert (queue["waiting"], queue["dead"]) == (1, 0)
+
+
+def test_what_waits_behind_functions_of_another_name_is_told(program: Program) -> None:
+    """As a module that is imported as `people` here, and as `app.people` there."""
+    program.save("ann")
+    (program.directory / "folk.py").write_text((program.directory / "people.py").read_text())
+    ended = program.worker("folk", *program.where, "--once")
+    assert (ended.code, ended.out) == (0, "0 writes delivered, 0 of them given up\n")
+    assert "1 write wait behind people.get_user, which none of these modules has" in ended.err
+    assert program.worker("people", *program.where, "--once").err == ""
+
+
+def test_inspect_tells_that_a_write_waits(program: Program) -> None:
+    program.run("import people; people.get_user(0); people.save_user(0, 'ann'); people.get_user(0)")
+    told = cli("inspect", "user:0", "--json", *program.where).document
+    assert (told["state"], told["waits"]) == ("fresh", "people.get_user")
+    assert "a write behind people.get_user" in cli("inspect", "user:0", *program.where).out
+    program.worker("people", *program.where, "--once")
+    assert cli("inspect", "user:0", "--json", *program.where).document["waits"] is None
+
+
+@pytest.mark.plain_keys
+def test_in_a_terminal_it_fits_and_ends_by_ctrl_c(program: Program) -> None:
+    program.save("ann", "bad")
+    program.worker("people", *program.where, "--once")
+    program.save("bob")
+    shown = Terminal("worker", "--status", *program.where, columns=60)
+    ended = shown.end()
+    assert ended.code == 1
+    assert max(map(cell_len, ended.lines)) <= 60
+    assert "\x1b[31m" in shown.shown  # red: something was given up, and nobody delivers
+    where = {"CACHECRAFT_URL": program.url, "CACHECRAFT_NAMESPACE": "shop", "PYTHONPATH": str(program.directory)}
+    working = Terminal("worker", "people", **where)
+    working.await_text("delivering what waits behind people.get_user")
+    until(lambda: "0 bob" in program.table)
+    working.interrupt()
+    assert working.end().code == 0
 
 
 def test_a_cache_can_be_named(program: Program) -> None:

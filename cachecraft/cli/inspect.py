@@ -98,6 +98,7 @@ def document(seen: Sighting, target: Target, aside: list[str] | None) -> dict[st
         "left_s": _rounded(seen.left),
         "bytes": seen.size,
         "refreshing": seen.refreshing,
+        "waits": seen.waits,
         "stamps": [{"kind": each.kind, "name": each.name, "holds": each.holds} for each in seen.stamps],
         "aside": aside,
         "entry": entry
@@ -162,6 +163,8 @@ def _rows(seen: Sighting, aside: list[str] | None) -> Iterator[tuple[str, Text]]
     for each in seen.stamps:
         verdict = Text("holds ", style="green") if each.holds else Text("fallen", style="red")
         yield "stamp", verdict + Text(f"  {each.kind} {shown(each.name)}".rstrip())
+    if seen.waits is not None:
+        yield "waits", Text(f"a write behind {shown(seen.waits)}: whoever loads it gets the value that this brings")
     if seen.refreshing:
         yield "refresh", Text("under way, behind the callers' backs")
     for name in aside or ():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -59,6 +59,16 @@ def standings(server: Server, until: float = float("inf")) -> list[Standing]:
     """
     queues = {queue.function: queue for queue in _queues(server, until)}
     return [_standing(server, queue) for _, queue in sorted(queues.items())]
+
+
+def waits_behind(server: Server, key: str, functions: Iterable[str]) -> str | None:
+    """Behind which of these functions a write waits that brings the value of this key."""
+    names = sorted(functions)
+    asked = [("HGET", Queue(server.target.prefix, name).pending, key) for name in names]
+    for name, reply in zip(names, server.ask(*asked) if asked else (), strict=True):
+        if isinstance(reply, bytes) and reply.partition(b"|")[2]:  # else it is withdrawn, or we may not ask
+            return name
+    return None
 
 
 def _queues(server: Server, until: float) -> Iterator[Queue]:

@@ -74,6 +74,8 @@ class Sighting:
     stamps: tuple[Stamp, ...] = ()
     refreshing: bool = False
     """Somebody loads it anew behind the callers' backs."""
+    waits: str | None = None
+    """The function behind which a write waits that brings its value: whoever loads it gets that."""
     by: Invalidation | None = None
     """What invalidated it, where that is known."""
     unkept: Unkept | None = None

@@ -23,6 +23,7 @@ from cachecraft.backends.commands import PLANS
 from cachecraft.backends.explain_remote import shown_name
 from cachecraft.cli.figures import many, span
 from cachecraft.cli.published import Reader
+from cachecraft.cli.queues import waits_behind
 from cachecraft.cli.release import release_of
 from cachecraft.cli.server import Server, granted
 from cachecraft.cli.sighting import Sighting, Stored
@@ -44,6 +45,8 @@ def explained(server: Server, seen: Sighting) -> Sighting:
     """The same, and by whom and from where it was invalidated, or what else it may be; what processes know of it."""
     found = _reports(server)
     function = next((each.name for each in seen.stamps if each.kind == "function"), None)
+    functions = {name for report in found for name in report.counted.functions} | {function or ""} - {""}
+    seen = replace(seen, waits=waits_behind(server, seen.key, functions))
     if seen.entry is not None and function is not None:
         seen = replace(seen, release=release_of(seen.entry.schema, function, found))
     if seen.state == "invalidated":

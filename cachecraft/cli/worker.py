@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -104,6 +105,12 @@ def _delivered(found: Worker, once: bool, json: bool) -> int:
         raise OptionError(
             "nothing is to be delivered: none of these modules has a function under @write_behind and a cache in Redis"
         )
+    for function, waiting in unheard_of(found.caches, functions):
+        print(
+            f"cachecraft: {many(waiting, 'write')} wait behind {shown(function)}, which none of these modules has; is"
+            " it imported under another name?",
+            file=sys.stderr,
+        )
     if once:
         settled, given_up = found.drain(), found.given_up
         if json:
@@ -120,6 +127,16 @@ def _delivered(found: Worker, once: bool, json: bool) -> int:
     console.print(f"delivering what waits behind {', '.join(functions)}", markup=False, soft_wrap=True)
     found.run()
     return DONE
+
+
+def unheard_of(found: Iterable[BareCache], functions: Sequence[str]) -> Iterator[tuple[str, int]]:
+    """What waits where these caches look, behind functions that are not known here; and how much."""
+    places = {(cache.settings.url, cache.namespace) for cache in found if cache.settings.backend is None}
+    for url, namespace in sorted(places):
+        with Target.of(url, namespace).server() as server:
+            for each in standings(server):
+                if each.waiting and each.queue.function not in functions:
+                    yield each.queue.function, each.waiting
 
 
 def _stderr() -> logging.Handler:
@@ -146,7 +163,7 @@ def _told(target: Target, retry_dead: bool, json: bool) -> int:
 
 
 def _show(target: Target, found: list[Standing]) -> None:
-    console = open_console()
+    console = open_console(wrapped=False)
     if not found:
         console.print(f"Nothing waits, nor was given up, in the namespace {target.namespace!r}.", markup=False)
         return
@@ -167,4 +184,4 @@ def _show(target: Target, found: list[Standing]) -> None:
     for each in found:
         for grave in each.graves:
             words = f"given up {span(grave.ago)} ago: {shown(grave.key)}: {shown(grave.error)}"
-            console.print(words, markup=False, soft_wrap=True)
+            put(console, Text(words, overflow="fold"))
