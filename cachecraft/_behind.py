@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from cachecraft._cache import BareCache
 from cachecraft._core import effects
-from cachecraft._core.behind import Item, Queue, loaded
+from cachecraft._core.behind import AWARE, Item, Queue, loaded
 from cachecraft._core.entry import TOKEN, unpack
 from cachecraft._core.errors import BackendError, CorruptError, OptionError
 from cachecraft._core.ports import Function
@@ -24,8 +24,6 @@ from cachecraft.backends.sealing import Sealing
 
 T = TypeVar("T")
 
-_AWARE: Final = "~behind"
-"""The tag of those who ask what waits; no tag of a user is called so."""
 _CALLS: Final = bytes(8)
 """The schema of what is not a result but a call."""
 
@@ -130,7 +128,7 @@ class Behind:
 
         They load what the database holds, and store that for all who go by the same tags; so ours carry one more.
         """
-        return function.variant(function.policy, (_AWARE,)) if self._is_remote else function
+        return function.variant(function.policy, (AWARE,)) if self._is_remote else function
 
     # -- the value that waits --------------------------------------------------------------------------------
 

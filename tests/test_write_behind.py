@@ -108,6 +108,17 @@ def test_who_has_not_heard_of_it_loads_for_nobody_else(cache: Cache, other: Cach
     assert [colour(each(1)).name for each in (users.get, get_user)] == ["ann", "ann"]
 
 
+def test_explain_tells_of_the_entry_and_of_no_tag_that_the_user_did_not_give(cache: Cache, colour: Colour) -> None:
+    users = users_of(cache, colour)
+    colour(users.get(1))
+    assert colour(users.get.explain(1)).tags == ()
+    colour(users.save(1, User(1, "ann")))
+    gone = colour(users.get.explain(1))
+    assert (gone.verdict, gone.reason) == ("miss", "invalidated")
+    assert gone.by.write == f"{__name__}.users_of.<locals>.save_user"
+    Worker(cache).drain()
+
+
 def test_a_load_that_began_before_the_call_is_not_kept(cache: Cache, colour: Colour) -> None:
     gate, table = Gate(), {1: "old"}
 

@@ -17,6 +17,8 @@ from cachecraft._core.effects import Flow, Load, Remote
 from cachecraft._core.errors import BackendError
 from cachecraft._core.ports import Run
 
+AWARE: Final = "~behind"
+"""The tag of entries made by those who ask what waits; no tag of a user is called so."""
 QUEUES: Final = "behind~:"
 """What the names of queues begin with: no entry is called so, and no pattern of a user reaches it. Not with ``~``, as
 stamps do: nobody is to be woken by them."""

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
+from cachecraft._core.behind import AWARE
 from cachecraft._core.calls import Values
 from cachecraft._core.effects import Fetch, Flow, Follow
 from cachecraft._core.entry import ENTRY, FAILURE, Verdict, handle, read_stamps, unpack
@@ -68,7 +69,8 @@ def _of_entry(place: Remote, sight: Sight) -> dict[str, Any]:
         return {**about, "detail": str(error)}
     if sight.reading.left is not None:
         about["left"] = sight.reading.left - entry.keep
-    tags = tuple(shown_name(place.prefix, tag) for tag in entry.tags if _TAG in tag)
+    users = (tag for tag in entry.tags if _TAG in tag and not tag.endswith(_TAG + AWARE))
+    tags = tuple(shown_name(place.prefix, tag) for tag in users)
     about |= {"age": max(0.0, time.time() - entry.created), "load_time": entry.cost, "tags": tags}
     return {**about, "exception": bool(entry.flags & FAILURE)}
 
