@@ -12,7 +12,7 @@ BENCHES = $(filter $(BENCH),$(wildcard benchmarks/*.py)) $(filter-out $(BENCH),$
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test lint types unit test-all demo bench race coherence chaos pictures redis-server clean
+.PHONY: help test lint types unit test-all demo bench race race-behind coherence chaos pictures redis-server clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,9 @@ bench: $(VENV)/.with-bench redis-server ## every benchmark, against its peers
 SECONDS = 60
 race: $(VENV)/.with-dev redis-server ## processes that read and write, with faults mixed in; SECONDS=60
 	$(BIN)/python -m tests.race.harness --seconds $(SECONDS)
+
+race-behind: $(VENV)/.with-dev redis-server ## the same where writes wait, and workers are killed; SECONDS=60
+	$(BIN)/python -m tests.race.behind --seconds $(SECONDS)
 
 coherence: $(VENV)/.with-dev redis-server ## the same through near caches, without and with faults; SECONDS=60 ARGS=--mutants
 	$(BIN)/python -m tests.coherence.harness --seconds $(SECONDS) $(ARGS)
