@@ -211,10 +211,17 @@ class Delivery:
             stop=lambda _: time.monotonic() - began >= call.writer.retry_for,
             wait=_PAUSES,
             sleep=self._pause_between,
+            before_sleep=partial(self._complain, call),
             retry=tenacity.retry_if_result(lambda error: error is not None),
             retry_error_callback=_last,
         )
         return await trying(attempt)
+
+    def _complain(self, call: Call, state: tenacity.RetryCallState) -> None:
+        """Say at once that a write fails: it may be long until it is given up."""
+        error = _last(state)
+        if state.attempt_number == 1 and error is not None:
+            log.warning("%s behind %s fails, and is tried again: %s", call.writer.label, self.label, told(error))
 
     async def _check(self, held: bytes) -> None:
         """Who was stopped for longer than its lease finds here that another goes on in its place.

@@ -183,4 +183,4 @@ def test_without_the_extra_it_says_what_to_install(package: str) -> None:
         check=False,
     )
     assert ended.returncode == 2
-    assert re.fullmatch(r"cachecraft: .*pip install 'cachecraft\[cli\]'\n", ended.stderr)
+    assert re.fullmatch(r"cachecraft: .*install cachecraft with its extra \[cli\]\n", ended.stderr)

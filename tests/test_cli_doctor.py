@@ -336,7 +336,7 @@ def test_writes_that_wait_are_a_line_once_there_are_any(server: RedisServer, mon
         save(1, "ann")
         level, words = judged()
         assert level == "good"
-        assert "1 write wait behind 1 function, the oldest for" in words
+        assert "1 write waits behind 1 function, the oldest for" in words
         server.cli("CONFIG", "SET", "appendonly", "no")
         assert judged()[0] == "warning"
         assert "appendonly yes" in judged()[1]

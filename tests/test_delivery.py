@@ -275,3 +275,26 @@ def test_a_worker_can_be_run_again(cache: Cache, redis_server: RedisServer) -> N
     running.result(10)
     save(1, "dan")
     assert worker.drain() == 1
+
+
+def test_the_first_failure_is_told_at_once_and_the_others_are_not(
+    cache: Cache, colour: Sync | Async, caplog: pytest.LogCaptureFixture
+) -> None:
+    @cache.cached(key="item:{item}")
+    @colour.loader
+    def get(item: int) -> str:
+        return "old"
+
+    failures = iter([ValueError("secret"), ValueError("secret"), None])
+
+    @cache.write_behind(get, value="name")
+    @colour.loader
+    def save(item: int, name: str) -> None:
+        error = next(failures)
+        if error is not None:
+            raise error
+
+    colour(save(1, "ann"))
+    assert Worker(cache).drain() == 1
+    assert caplog.text.count("fails, and is tried again: ValueError at ") == 1
+    assert "secret" not in caplog.text

@@ -22,7 +22,7 @@ def main() -> None:
             if missing.name != package:  # it is there and broken, which is another story
                 raise
             print(
-                f"cachecraft: the command line needs {package}; install it with: pip install 'cachecraft[cli]'",
+                f"cachecraft: the command line needs {package}; install cachecraft with its extra [cli]",
                 file=sys.stderr,
             )
             raise SystemExit(2) from None

@@ -106,16 +106,17 @@ def _delivered(found: Worker, once: bool, json: bool) -> int:
             "nothing is to be delivered: none of these modules has a function under @write_behind and a cache in Redis"
         )
     for function, waiting in unheard_of(found.caches, functions):
+        waits = many(waiting, "write waits", "writes wait")
         print(
-            f"cachecraft: {many(waiting, 'write')} wait behind {shown(function)}, which none of these modules has; is"
-            " it imported under another name?",
+            f"cachecraft: {waits} behind {shown(function)}, which none of these modules has; is it imported under another"
+            " name?",
             file=sys.stderr,
         )
     if once:
         settled, given_up = found.drain(), found.given_up
         if json:
             print(jsons.dumps({"functions": functions, "settled": settled, "given_up": given_up}))
-        console.print(f"{many(settled, 'write')} delivered, {given_up:,} of them given up", markup=False)
+        console.print(f"{many(settled - given_up, 'write')} delivered, {given_up:,} given up", markup=False)
         return FAILED if given_up else DONE
 
     def stop(number: int, _: object) -> None:

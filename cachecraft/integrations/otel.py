@@ -31,7 +31,7 @@ except ModuleNotFoundError as missing:
     if not (missing.name or "").startswith("opentelemetry"):
         raise
     raise ModuleNotFoundError(
-        "cachecraft.integrations.otel needs opentelemetry-api; install it with: pip install 'cachecraft[otel]'",
+        "cachecraft.integrations.otel needs opentelemetry-api; install cachecraft with its extra [otel]",
         name=missing.name,
     ) from None
 

@@ -27,8 +27,7 @@ except ModuleNotFoundError as missing:
     if not (missing.name or "").startswith("prometheus_client"):
         raise
     raise ModuleNotFoundError(
-        "cachecraft.integrations.prometheus needs prometheus-client; install it with:"
-        " pip install 'cachecraft[prometheus]'",
+        "cachecraft.integrations.prometheus needs prometheus-client; install cachecraft with its extra [prometheus]",
         name=missing.name,
     ) from None
 

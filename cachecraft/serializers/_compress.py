@@ -64,4 +64,6 @@ def _zstd(codec: str) -> Any:
     try:
         return importlib.import_module("zstandard")
     except ImportError as error:
-        raise OptionError('codec="zstd" needs the zstandard package: pip install "cachecraft[zstd]"') from error
+        raise OptionError(
+            'codec="zstd" needs the zstandard package: install cachecraft with its extra [zstd]'
+        ) from error

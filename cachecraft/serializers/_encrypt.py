@@ -72,5 +72,5 @@ def _cipher() -> Any:
         return importlib.import_module("cryptography.hazmat.primitives.ciphers.aead").AESGCM
     except ImportError as error:
         raise OptionError(
-            'encryption_keys= needs the cryptography package: pip install "cachecraft[crypto]"'
+            "encryption_keys= needs the cryptography package: install cachecraft with its extra [crypto]"
         ) from error

@@ -49,7 +49,7 @@ def examine(server: Server, pool_size: int) -> Iterator[Finding]:
     queues = _queues(server)
     yield rules.server(info) if info else _untold("server")
     yield rules.memory(info, behind=bool(queues)) if info else _untold("memory")
-    yield rules.persistence(info) if info else _untold("persistence")
+    yield rules.persistence(info, behind=bool(queues)) if info else _untold("persistence")
     yield rights(server)
     there = info.get("server_time_usec", "")
     yield rules.clock(int(there) / 1e6 - asked if there.isdigit() else None)

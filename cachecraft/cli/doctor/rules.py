@@ -93,7 +93,8 @@ def memory(info: Info, *, behind: bool = False) -> Finding:
     return Finding("memory", level, summary, remedy, numbers)
 
 
-def persistence(info: Info) -> Finding:
+def persistence(info: Info, *, behind: bool = False) -> Finding:
+    """What a crash leaves; where writes wait ``behind``, those need it (see ``behind``)."""
     aof, saves = info.get("aof_enabled") == "1", int(_number(info, "rdb_saves"))
     delayed = int(_number(info, "aof_delayed_fsync"))
     rdb_status, aof_status = info.get("rdb_last_bgsave_status", "ok"), info.get("aof_last_write_status", "ok")
@@ -119,7 +120,7 @@ def persistence(info: Info) -> Finding:
     summary = (
         f"{kept}; what a restart brings back is distrusted (on_failover='flush')"
         if kept
-        else "none, and a cache needs none"
+        else ("none; a cache needs none, but writes that wait do" if behind else "none, and a cache needs none")
     )
     return Finding("persistence", GOOD, summary, None, numbers)
 
@@ -182,7 +183,7 @@ def behind(queues: Sequence[Standing], info: Info) -> Finding:
     left = [each.queue.function for each in queues if each.waiting and not each.served]
     policy, aof = info.get("maxmemory_policy", "?"), info.get("aof_enabled") == "1"
     numbers = {"waiting": waiting, "oldest_s": round(oldest, 1), "dead": dead, "unserved": left}
-    summary = f"{many(waiting, 'write')} wait behind {many(len(queues), 'function')}"
+    summary = f"{many(waiting, 'write waits', 'writes wait')} behind {many(len(queues), 'function')}"
     summary += f", the oldest for {span(oldest)}" * bool(waiting)
     faults: list[tuple[str, str, str]] = []
     if left and oldest > LATE:
