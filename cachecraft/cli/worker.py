@@ -108,8 +108,8 @@ def _delivered(found: Worker, once: bool, json: bool) -> int:
     for function, waiting in unheard_of(found.caches, functions):
         waits = many(waiting, "write waits", "writes wait")
         print(
-            f"cachecraft: {waits} behind {shown(function)}, which none of these modules has; is it imported under another"
-            " name?",
+            f"cachecraft: {waits} behind {shown(function)}, which none of these modules has; is it imported under"
+            " another name?",
             file=sys.stderr,
         )
     if once:
