@@ -23,7 +23,7 @@ from tests.simulation.process import FLAVOURS
 from tests.simulation.schedule import Walk, every_way
 from tests.simulation.world import Scene, World
 
-EXAMPLES = int(os.environ.get("SIMULATION_EXAMPLES", "400"))
+EXAMPLES = int(os.environ.get("SIMULATION_EXAMPLES", "300"))
 """Worlds for each scene."""
 BUDGET = max(EXAMPLES, 1500)
 """Worlds until a mutant must be found out."""
