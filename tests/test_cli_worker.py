@@ -15,6 +15,7 @@ from rich.cells import cell_len
 from tests.callers import until
 from tests.servers import RedisServer
 from tests.terminal import ROOT, Ended, Terminal, cli, environment
+from tests.test_redis_rights import ACL, TO_WRITE_BEHIND
 
 APP = """
     from pathlib import Path
@@ -189,6 +190,28 @@ def test_what_waits_behind_functions_of_another_name_is_told(program: Program) -
     assert (ended.code, ended.out) == (0, "0 writes delivered, 0 given up\n")
     assert "1 write waits behind people.get_user, which none of these modules has" in ended.err
     assert program.worker("people", *program.where, "--once").err == ""
+
+
+def test_the_documented_rights_are_enough_for_it(program: Program, redis_server: RedisServer) -> None:
+    program.save("ann")
+    redis_server.cli("ACL", "SETUSER", "app", "reset", "on", ">password", *ACL.split(), *TO_WRITE_BEHIND.split())
+    try:
+        url = program.url.replace("redis://", "redis://app:password@")
+        ended = program.worker("people", "--url", url, "--namespace", "shop", "--once")
+    finally:
+        redis_server.cli("ACL", "DELUSER", "app")
+    assert (ended.code, ended.out, ended.err) == (0, "1 write delivered, 0 given up\n", "")
+
+
+def test_it_waits_for_a_server_that_is_not_there_yet(program: Program) -> None:
+    worker = program.start("people", "--url", "redis://127.0.0.1:1", "--namespace", "shop")
+    assert worker.stdout is not None
+    assert worker.stderr is not None
+    assert worker.stdout.readline() == "delivering what waits behind people.get_user\n"
+    assert "what waits behind people.get_user waits on" in worker.stderr.readline()
+    worker.send_signal(signal.SIGTERM)
+    worker.communicate(timeout=10)
+    assert worker.returncode == 0
 
 
 def test_inspect_tells_that_a_write_waits(program: Program) -> None:

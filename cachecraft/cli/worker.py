@@ -17,7 +17,7 @@ from rich.text import Text
 
 from cachecraft._cache import BareCache
 from cachecraft._core.behind import Revive
-from cachecraft._core.errors import OptionError
+from cachecraft._core.errors import BackendError, OptionError
 from cachecraft.cli.ending import DONE, FAILED, ended
 from cachecraft.cli.figures import many, span
 from cachecraft.cli.options import Json, Namespace, ServerUrl
@@ -131,13 +131,20 @@ def _delivered(found: Worker, once: bool, json: bool) -> int:
 
 
 def unheard_of(found: Iterable[BareCache], functions: Sequence[str]) -> Iterator[tuple[str, int]]:
-    """What waits where these caches look, behind functions that are not known here; and how much."""
+    """What waits where these caches look, behind functions that are not known here; and how much.
+
+    Nothing where that cannot be told: a worker is started before its server, too, and needs no right to look around.
+    """
     places = {(cache.settings.url, cache.namespace) for cache in found if cache.settings.backend is None}
     for url, namespace in sorted(places):
-        with Target.of(url, namespace).server() as server:
-            for each in standings(server):
-                if each.waiting and each.queue.function not in functions:
-                    yield each.queue.function, each.waiting
+        try:
+            with Target.of(url, namespace).server() as server:
+                found_there = standings(server)
+        except BackendError:
+            continue
+        for each in found_there:
+            if each.waiting and each.queue.function not in functions:
+                yield each.queue.function, each.waiting
 
 
 def _stderr() -> logging.Handler:
