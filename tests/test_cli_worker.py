@@ -146,14 +146,15 @@ def test_status_tells_what_waits_and_what_was_given_up(program: Program) -> None
 
 
 @pytest.mark.plain_keys
-def test_what_was_given_up_can_be_tried_again(program: Program) -> None:
-    program.save("bad")
+def test_what_was_given_up_can_be_tried_again(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cachecraft.cli.worker._PORTION", 2)
+    program.save("bad", "bad", "bad", "bad", "bad")
     program.worker("people", *program.where, "--once")
     (program.directory / "people.py").write_text(dedent(APP).replace('"bad"', '"worse"'))
     told = cli("worker", "--retry-dead", "--json", *program.where).document["queues"]
-    assert [(each["waiting"], each["dead"]) for each in told] == [(1, 0)]
+    assert [(each["waiting"], each["dead"]) for each in told] == [(5, 0)]
     assert program.worker("people", *program.where, "--once").code == 0
-    assert program.table == ["0 bad"]
+    assert sorted(program.table) == [f"{number} bad" for number in range(5)]
 
 
 def test_who_dies_is_replaced(program: Program, redis_server: RedisServer) -> None:

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -25,6 +25,9 @@ from cachecraft.cli.queues import Standing, standings
 from cachecraft.cli.target import Target
 from cachecraft.cli.terminal import open_console, put, shown
 from cachecraft.worker import Worker
+
+_PORTION: Final = 100
+"""Calls that are revived by one command: a call may be large, and the server does nothing else meanwhile."""
 
 
 def worker(
@@ -160,7 +163,11 @@ def _told(target: Target, retry_dead: bool, json: bool) -> int:
     if retry_dead:
         with target.cache(publish_stats=None) as cache:
             for each in found:
-                cache.driver.backend.perform(Revive(each.queue, each.dead))  # type: ignore[union-attr]  # it has one
+                left = each.dead  # whatever is given up meanwhile is not meant
+                while left > 0:
+                    portion = Revive(each.queue, min(left, _PORTION))
+                    revived = cache.driver.backend.perform(portion)  # type: ignore[union-attr]  # it has one
+                    left = left - revived if revived else 0
         with target.server() as server:
             found = standings(server)
     if json:
